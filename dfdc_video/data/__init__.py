@@ -1,0 +1,1 @@
+"""Face videos -> clips -> batches."""

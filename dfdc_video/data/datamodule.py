@@ -1,0 +1,129 @@
+"""Loaders of one prepared data set. Training can resume in the middle of an epoch; validation and test are deterministic."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from dfdc_video.data.dataset import ClipDataset, collate
+from dfdc_video.data.samplers import EpochBatches
+from dfdc_video.data.sampling import ClipSpec
+from dfdc_video.data.transforms import Augmentation
+from dfdc_video.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+
+def one_thread(worker: int) -> None:
+    """Workers are the parallelism: more threads in each only fight for the same cores."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+class ResumableLoader(DataLoader):
+    """Counts the batches that it has handed out. Lightning stores the count and, on resuming inside an epoch, gives it back.
+
+    A plain DataLoader starts the epoch's order anew there, and the run silently trains on the wrong clips.
+    """
+
+    def __init__(self, dataset: ClipDataset, batches: EpochBatches, **kwargs: Any) -> None:
+        # a generator of its own: the base class would draw a seed from the global one at every start and shift everything after it
+        super().__init__(dataset, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate, **kwargs)
+        self.handed_out = 0
+        self.resume_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        first, self.resume_at = self.resume_at, 0
+        self.batch_sampler.start = first  # type: ignore[union-attr]
+        self.handed_out = first
+        for batch in super().__iter__():
+            self.handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"handed_out": self.handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.resume_at = state["handed_out"]
+
+
+class ClipData(L.LightningDataModule):
+    """Train, val and test loaders over a manifest."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: ClipSpec,
+        *,
+        sampler: Callable[..., EpochBatches],
+        augment: Augmentation | None,
+        batch_size: int,
+        test_batch_size: int,
+        num_clips: int,
+        seed: int,
+        num_workers: int,
+        decoder: str,
+        cache: bool,
+    ) -> None:
+        super().__init__()
+        self.manifest, self.spec, self.sampler, self.augment = manifest, spec, sampler, augment
+        self.batch_size, self.test_batch_size, self.num_clips, self.seed = batch_size, test_batch_size, num_clips, seed
+        self.num_workers, self.decoder, self.cache = num_workers, decoder, cache
+
+    def dataset(self, split: str) -> ClipDataset:
+        """The clips of a split; ValueError where it has none or, for training, one class only."""
+        training = split == "train"
+        tracks = self.manifest.tracks_of(split)
+        dataset = ClipDataset(
+            self.manifest.root,
+            tracks,
+            self.spec,
+            num_views=0 if training else self.num_clips,
+            augment=self.augment if training else None,
+            decoder=self.decoder,
+            cache=self.cache,
+        )
+        if not len(dataset):
+            why = f"all {len(tracks)} tracks are shorter than the clip" if len(tracks) else "no track"
+            raise ValueError(f"{self.manifest.root}: the {split} split has {why}; prepare more videos or change --ratios or CLIP")
+        classes = dataset.tracks["label"].nunique()
+        if training and classes < 2:
+            only = dataset.tracks["label"].iloc[0]
+            raise ValueError(f"{self.manifest.root}: the train split has one class only (label {only}); a classifier needs two")
+        if dataset.num_short:
+            done = "left out" if self.spec.short == "drop" else f"filled by {self.spec.short}"
+            log.warning("%s: %d of %d tracks are shorter than a clip, %s", split, dataset.num_short, len(tracks), done)
+        return dataset
+
+    def _workers(self) -> dict[str, Any]:
+        if not self.num_workers:
+            return {}
+        return {"num_workers": self.num_workers, "worker_init_fn": one_thread, "persistent_workers": True, "prefetch_factor": 2}
+
+    def train_dataloader(self) -> ResumableLoader:
+        dataset = self.dataset("train")
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        batches = self.sampler(dataset.tracks, self.batch_size, self.seed, rank, world_size)
+        return ResumableLoader(dataset, batches, **self._workers())
+
+    def _views(self, split: str) -> DataLoader:
+        # under DDP every process scores every view of its own share; the module gathers them
+        dataset = self.dataset(split)
+        order = list(range(len(dataset)))
+        if self.trainer and self.trainer.world_size > 1:
+            order = order[self.trainer.global_rank :: self.trainer.world_size]
+        return DataLoader(
+            dataset, batch_size=self.test_batch_size, sampler=order, collate_fn=collate, generator=torch.Generator(), **self._workers()
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return self._views("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._views("test")

@@ -1,0 +1,50 @@
+"""Augmentation of a whole clip: every frame of a clip gets the same parameters.
+
+An augmentation takes and returns uint8 frames (T, C, H, W). It draws from torch's global generator, which the data set seeds with the
+sample's own seed, so that the members of a real/fake pair are altered alike and the result does not depend on workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torchvision.transforms import v2
+
+from dfdc_video.registry import AUGMENTATIONS
+
+Augmentation = Callable[[torch.Tensor], torch.Tensor]
+
+
+@AUGMENTATIONS.register(name="none")
+def none() -> Augmentation | None:
+    """Frames as they are."""
+    return None
+
+
+@AUGMENTATIONS.register(name="basic")
+def basic(
+    *,
+    flip: float = 0.5,
+    crop_scale: float = 0.85,
+    brightness: float = 0.1,
+    contrast: float = 0.1,
+    saturation: float = 0.1,
+) -> Augmentation:
+    """Horizontal flip, random crop of at least `crop_scale` of the area (aspect kept within 5 %), light colour changes."""
+    for name, value in (("flip", flip), ("crop_scale", crop_scale)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"AUGMENT.{name.upper()} = {value}: expected 0 to 1")
+    colour = v2.ColorJitter(brightness, contrast, saturation)  # without hue, which costs as much as everything else together
+
+    def augment(frames: torch.Tensor) -> torch.Tensor:
+        size = tuple(frames.shape[-2:])
+        steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip(flip), colour]
+        if crop_scale < 1:
+            ratio = size[1] / size[0]
+            steps.insert(0, v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.95 * ratio, 1.05 * ratio), antialias=True))
+        for step in steps:
+            frames = step(frames)
+        return frames
+
+    return augment

@@ -1,0 +1,1 @@
+"""Predictions -> video scores -> metrics with intervals."""

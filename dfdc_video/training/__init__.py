@@ -1,0 +1,1 @@
+"""Module, losses, optimisation and callbacks of a training run."""
