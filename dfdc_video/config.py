@@ -169,6 +169,19 @@ def resolve(name: str | Path, *, arm: Tree | None = None, overrides: Sequence[st
     return complete(merge(tree, parse_overrides(overrides)))
 
 
+def merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
+    """A complete config with KEY VALUE pairs over it, checked again."""
+    return complete(merge(to_dict(cfg), parse_overrides(overrides)))
+
+
+def keyword_arguments(function: Callable[..., Any], pairs: Sequence[str]) -> Tree:
+    """KEY VALUE pairs as keyword arguments of a function that is no component, checked against its signature."""
+    given = {k.lower(): v for k, v in parse_overrides(pairs).items()}
+    allowed = {k: (p.default, t) for k, (p, t) in _settings(function).items()}
+    filled = _fill(function.__name__, given, allowed, owner="")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in filled.items() if k in given}
+
+
 def complete(tree: Tree) -> CfgNode:
     """Fill every default, check names, types and ranges; the result is frozen."""
     for section in tree:

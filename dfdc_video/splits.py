@@ -53,12 +53,14 @@ def assign_groups(videos: Sequence[Video], *, by: str = "auto") -> list[Video]:
 
 
 def _fill(sizes: dict[str, int], ratios: Sequence[float], seed: int) -> dict[str, str]:
-    """Group -> split: groups in a seeded hash order, each to the split that lacks most of its share."""
+    """Group -> split: groups in a seeded hash order, each to the split that lacks most of its share; the last ones to splits still empty."""
     order = sorted(sizes, key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
     total, have, result = sum(sizes.values()), [0.0] * len(SPLIT_NAMES), {}
-    for group in order:
+    for position, group in enumerate(order):
         missing = [share * total - got for share, got in zip(ratios, have, strict=True)]
-        best = max(range(len(SPLIT_NAMES)), key=lambda i: (missing[i], -i))
+        empty = [i for i, share in enumerate(ratios) if share > 0 and not have[i]]
+        choices = empty if len(order) - position <= len(empty) else [i for i, share in enumerate(ratios) if share > 0]
+        best = max(choices, key=lambda i: (missing[i], -i))
         have[best] += sizes[group]
         result[group] = SPLIT_NAMES[best]
     return result

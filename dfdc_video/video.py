@@ -86,8 +86,8 @@ def _check_complete(path: Path, container, stream, pts: list[int]) -> None:
     """
     if "mp4" not in container.format.name or not stream.duration or not stream.time_base or not pts:
         return
-    held, named = float((max(pts) - min(pts)) * stream.time_base), float(stream.duration * stream.time_base)
-    if len(pts) < stream.frames and held < named * (len(pts) + 1) / stream.frames:
+    missing = float((stream.duration - (max(pts) - min(pts))) * stream.time_base)  # one frame's time where the file is whole
+    if len(pts) < stream.frames and missing * float(stream.average_rate or 0) > 1.5:
         raise UnreadableVideo(f"{path.name} is cut off: it holds {len(pts)} of the {stream.frames} frames that its index names")
 
 
@@ -115,7 +115,7 @@ def read_decord(path: Path, indices: np.ndarray) -> np.ndarray:
         reader = VideoReader(str(path), ctx=cpu(0), num_threads=1)
         _check_range(path, indices, len(reader))
         return reader.get_batch(indices.tolist()).asnumpy()
-    except DECORDError as error:
+    except (DECORDError, RuntimeError) as error:  # a file that is no video gives the second
         raise UnreadableVideo(f"{path.name}: decord: {str(error).splitlines()[0][:200]}") from error
 
 
@@ -207,7 +207,7 @@ class VideoWriter:
         self.stream.codec_context.gop_size = gop
         self.stream.codec_context.time_base = self.TIME_BASE
         self.fps = fps
-        self.count = 0
+        self.count, self.last_pts = 0, -1
 
     def add(self, image: np.ndarray, seconds: float | None = None) -> None:
         import av
@@ -219,7 +219,7 @@ class VideoWriter:
             self.stream.height, self.stream.width = height, width
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         seconds = self.count / self.fps if seconds is None else seconds
-        frame.pts = round(seconds / self.TIME_BASE)
+        frame.pts = self.last_pts = max(round(seconds / self.TIME_BASE), self.last_pts + 1)  # sources may repeat a time stamp, MP4 may not
         frame.time_base = self.TIME_BASE
         self.container.mux(self.stream.encode(frame))
         self.count += 1

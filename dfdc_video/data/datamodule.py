@@ -112,7 +112,7 @@ class ClipData(L.LightningDataModule):
         batches = self.sampler(dataset.tracks, self.batch_size, self.seed, rank, world_size)
         return ResumableLoader(dataset, batches, **self._workers())
 
-    def _views(self, split: str) -> DataLoader:
+    def views(self, split: str) -> DataLoader:
         # under DDP every process scores every view of its own share; the module gathers them
         dataset = self.dataset(split)
         order = list(range(len(dataset)))
@@ -123,7 +123,7 @@ class ClipData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        return self._views("val")
+        return self.views("val")
 
     def test_dataloader(self) -> DataLoader:
-        return self._views("test")
+        return self.views("test")

@@ -1,0 +1,288 @@
+"""The command line: `dfdc-video VERB …`. Errors for people are one line and a non-zero exit; `--debug` shows the traceback."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dfdc_video import __version__
+
+VERBS = """verbs, in the order in which data flows:
+  doctor     versions, decoders, GPU, precision self-test, disk: what is missing and how to get it
+  list       every config, experiment and component with one line about it
+  generate   make the synthetic labelled video data set, in DFDC's layout
+  prepare    raw videos -> faces -> tracks -> face videos, splits, Kinetics-style lists
+  train      one config on one prepared data set -> a run folder
+  test       score a run's test (or val) split again
+  run        a registered experiment: every arm and seed, then the comparison
+  compare    finished runs side by side -> table, CSV, report.html
+  demo       generate, prepare, run frame_vs_sequence, compare: the whole way in one command
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, like ours."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        print(f"error: {message}; see `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def build_parser(chosen: str = "") -> argparse.ArgumentParser:
+    """The parser; the flags of `prepare` are its function's settings, which are read only when that verb was `chosen`."""
+    parser = _Parser(prog="dfdc-video", description="Controlled experiments with video classifiers, made for deepfake detection.", epilog=VERBS,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"dfdc-video {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        return sub
+
+    verb("doctor", _doctor, "check the installation")
+    sub = verb("list", _list, "configs, experiments and components")
+    sub.add_argument("kind", nargs="?", default="", help="only this kind, for example configs, experiments, models")
+    sub = verb("generate", _generate, "make the synthetic data set (datasets/synthetic/README.md lists its settings)")
+    sub.add_argument("--root", required=True, type=Path, help="folder to make")
+    sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_identities 100 seed 1")
+    sub = verb("prepare", _prepare, "raw videos -> prepared data set; running it again continues")
+    if chosen == "prepare":
+        _add_prepare(sub)
+    sub = verb("train", _train, "train one config; ends with the test of its best checkpoint")
+    sub.add_argument("config", nargs="?", default="", help="name from `dfdc-video list configs`, or a YAML file")
+    sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example DATA.PATH prepared OPTIM.LR 0.01")
+    sub.add_argument("--out", type=Path, help="run folder (default runs/<config>-seed<n>)")
+    sub.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run folder")
+    sub = verb("test", _test, "score a run with its best checkpoint")
+    sub.add_argument("run", type=Path)
+    sub.add_argument("--split", default="test", choices=("test", "val"))
+    sub = verb("run", _run, "launch a registered experiment; running it again finishes what is missing")
+    sub.add_argument("experiment")
+    sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for every arm, for example DATA.PATH prepared")
+    sub.add_argument("--out", type=Path, help="folder of its runs (default runs/<experiment>)")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of the experiment's own")
+    sub.add_argument("--arms", nargs="+", default=[], help="only these arms")
+    sub = verb("compare", _compare, "compare finished runs on the same split")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    sub.add_argument("--out", type=Path, default=Path("comparison"), help="folder for report.html and table.csv")
+    sub.add_argument("--baseline", help="name of the run that differences are taken to (default: the first)")
+    sub.add_argument("--pooling", help="pool clips to videos by another rule than the runs did")
+    sub.add_argument("--allow-different-frames", action="store_true", help="compare runs that saw different frames of a video")
+    sub = verb("demo", _demo, "synthetic data, all four families, one report; about ten minutes on two cores")
+    sub.add_argument("--out", type=Path, default=Path("demo"))
+    sub.add_argument("--open", action="store_true", help="open the report in a browser, where there is one")
+    sub.add_argument("--small", action="store_true", help="a few videos and one epoch: a check of the way, not of the numbers")
+    return parser
+
+
+def _add_prepare(sub: argparse.ArgumentParser) -> None:
+    from dfdc_video.prepare import prepare
+    from dfdc_video.registry import settings_of
+
+    sub.add_argument("dataset", help="reader, from `dfdc-video list datasets`")
+    sub.add_argument("--root", required=True, type=Path, help="folder of the raw videos")
+    sub.add_argument("--out", required=True, type=Path, help="folder to make")
+    for name, parameter in settings_of(prepare).items():
+        default = parameter.default
+        several: dict[str, Any] = {"nargs": len(default), "type": type(default[0])} if isinstance(default, tuple) else {"type": type(default)}
+        sub.add_argument("--" + name.replace("_", "-"), default=default, help=f"default {default}", **several)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from dfdc_video.doctor import doctor
+
+    return doctor()
+
+
+def _list(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dfdc_video.config import config_names, config_summary
+    from dfdc_video.registry import ALL, nearest, summary_of
+
+    kinds: dict[str, dict[str, str]] = {"configs": {n: config_summary(p) for n, p in config_names().items()}}
+    wanted = args.kind.lower().replace("-", " ")
+    names = ["configs", "config parts", *(_plural(r.kind) for r in ALL)]
+    if wanted and wanted not in names:
+        raise ValueError(f"unknown kind '{args.kind}'; {nearest(wanted, names)}")
+    kinds["config parts"] = {n: config_summary(p) for part in ("model", "data", "train") for n, p in config_names(part).items()}
+    for registry in ALL:
+        if wanted in ("", _plural(registry.kind)):
+            kinds[_plural(registry.kind)] = {n: summary_of(registry.get(n)) for n in registry.names()}
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for kind, entries in kinds.items():
+        if wanted in ("", kind):
+            table = Table(title=kind, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+            for name, text in entries.items():
+                table.add_row(f"  {name}", text)
+            console.print(table)
+    return 0
+
+
+def _plural(kind: str) -> str:
+    return kind if kind.endswith("s") else f"{kind}s"
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from dfdc_video.config import keyword_arguments
+    from dfdc_video.registry import load_file, top_level
+
+    generate = load_file(top_level("datasets") / "synthetic" / "generate.py").generate
+    summary = generate(args.root, **keyword_arguments(generate, args.settings))
+    print(f"{args.root}: {summary}")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from dfdc_video.prepare import prepare
+    from dfdc_video.registry import settings_of
+
+    given = {k: getattr(args, k) for k in settings_of(prepare)}
+    manifest = prepare(args.dataset, args.root, args.out, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    counts = manifest.videos.groupby(["split", "status"]).size()
+    print(f"{args.out}: {len(manifest.videos)} videos, {len(manifest.tracks)} tracks, split {manifest.split_hash}")
+    print("  " + ", ".join(f"{split or 'no split'} {status} {n}" for (split, status), n in counts.items()))
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from dfdc_video.config import load_dump, merge_overrides, resolve
+
+    if args.resume:
+        words = [args.config, *args.settings] if args.config else []
+        cfg, folder = merge_overrides(load_dump(args.resume / "config.yaml"), words), args.resume
+    elif not args.config:
+        raise ValueError("name a config (see `dfdc-video list configs`) or --resume RUN")
+    else:
+        cfg = resolve(args.config, overrides=args.settings)
+        folder = args.out or Path("runs") / f"{Path(args.config).stem}-seed{cfg.SEED}"
+    from dfdc_video.run import train
+
+    try:
+        report = train(cfg, folder, name=folder.name, resume=bool(args.resume))
+    except KeyboardInterrupt:
+        raise Interrupted(f"dfdc-video train --resume {folder}") from None
+    _print_report(folder, report)
+    return 0
+
+
+def _test(args: argparse.Namespace) -> int:
+    from dfdc_video.run import score
+
+    _print_report(args.run if args.split == "test" else args.run / args.split, score(args.run, split=args.split))
+    return 0
+
+
+def _print_report(folder: Path, report: dict[str, Any]) -> None:
+    def show(entry: dict[str, Any]) -> str:
+        if entry["value"] is None:
+            return "undefined"
+        return f"{entry['value']:.3f}" + (f" [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] is not None else "")
+
+    print(f"{folder} ({report['split']} split, {report['coverage']})")
+    print("  " + "  ".join(f"{k.removeprefix('video/')} {show(v)}" for k, v in report["metrics"].items()))
+    for method, metrics in report["per_method"].items():
+        print(f"  {method}: auc {show(metrics['auc'])}")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from dfdc_video.experiment import launch
+    from dfdc_video.registry import EXPERIMENTS
+
+    EXPERIMENTS.get(args.experiment)
+    out = args.out or Path("runs") / args.experiment
+    try:
+        comparison = launch(args.experiment, out, overrides=args.settings, seeds=args.seeds, arms=args.arms)
+    except KeyboardInterrupt:
+        raise Interrupted(f"the same command: finished runs in {out} are kept, the interrupted one continues") from None
+    _show(comparison, out)
+    return 0
+
+
+def _show(comparison: Any, out: Path) -> None:
+    from dfdc_video.report.terminal import print_comparison
+
+    print_comparison(comparison)
+    print(f"{out / 'report.html'}\n{out / 'table.csv'}")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from dfdc_video.evaluation.compare import compare
+    from dfdc_video.report.page import write_page
+
+    comparison = compare(args.runs, baseline=args.baseline, pooling=args.pooling, allow_different_frames=args.allow_different_frames)
+    args.out.mkdir(parents=True, exist_ok=True)
+    comparison.to_csv(args.out / "table.csv")
+    command = "dfdc-video compare " + " ".join(str(r) for r in args.runs)
+    write_page(args.out / "report.html", comparison, title="Comparison of runs", notes=[f"Command: {command}"])
+    _show(comparison, args.out)
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from dfdc_video.demo import demo
+
+    try:
+        comparison = demo(args.out, small=args.small)
+    except KeyboardInterrupt:
+        raise Interrupted("the same command: it continues where it was") from None
+    report = args.out / "runs" / "report.html"
+    _show(comparison, report.parent)
+    if args.open:
+        import webbrowser
+
+        if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
+            webbrowser.open(report.resolve().as_uri())
+        else:
+            print("no display here: open the report.html above in a browser")
+    return 0
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with the words that continue."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 2 an error for people, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(words[0] if words else "")
+    if not words:
+        parser.print_help()
+        return 2
+    known = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    if not words[0].startswith("-") and words[0] not in known:
+        from dfdc_video.registry import nearest
+
+        print(f"error: unknown verb '{words[0]}'; {nearest(words[0], known)}", file=sys.stderr)
+        return 2
+    args, extra = parser.parse_known_args(words)
+    if extra and any(e.startswith("--") for e in extra) or (extra and not hasattr(args, "settings")):
+        print(f"error: unknown option {extra[0]}; see `dfdc-video {words[0]} --help`", file=sys.stderr)
+        return 2
+    if extra:  # a value such as -1, which argparse takes for an option
+        args.settings = [*args.settings, *extra]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "fvcore", "httpx", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        return int(args.function(args) or 0)
+    except Interrupted as stop:
+        print(f"interrupted; continue with {stop}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("interrupted; nothing that was finished is lost, the same command continues", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2

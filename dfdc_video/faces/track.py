@@ -1,0 +1,129 @@
+"""Faces -> boxes over time. Pure functions: nothing here decodes or detects.
+
+A tracklet is one person within one shot. A hard cut ends every tracklet, so that an identity never continues over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from dfdc_video.records import Face
+
+CUT_REACH = 3  # frames to either side that a jump is compared with
+CUT_THUMBNAIL = (32, 18)  # width, height
+
+
+@dataclass(frozen=True)
+class Tracklet:
+    """Boxes (N, 4) of one face on N consecutive frames from `start_frame`; `confidence` is the mean over its detections."""
+
+    start_frame: int
+    boxes_px: np.ndarray = field(repr=False, compare=False)
+    confidence: float
+
+    @property
+    def end_frame(self) -> int:
+        """One past the last frame."""
+        return self.start_frame + len(self.boxes_px)
+
+
+def jump(before: np.ndarray, after: np.ndarray) -> float:
+    """Mean absolute difference of two grey thumbnails after the best common gain (0.5 to 2), so that flicker is no jump."""
+    before, after = before.astype(np.float64), after.astype(np.float64)
+    gain = np.clip((before * after).sum() / max((before * before).sum(), 1e-6), 0.5, 2.0)
+    return float(np.abs(after - gain * before).mean())
+
+
+def find_cuts(
+    thumbnails: np.ndarray, *, threshold: float = 14.0, ratio: float = 2.0, low_threshold: float = 6.0, low_ratio: float = 4.0
+) -> list[int]:
+    """First frames of new shots, from grey thumbnails (T, h, w) on a scale of 0 to 255.
+
+    A cut is a jump that is large by itself (`threshold`) and against its surroundings: at least `ratio` times the second largest jump
+    within three frames to either side, which lets one more cut lie near and is not fooled by repeated frames. A smaller jump
+    (`low_threshold`, dark scenes) has to stand out more (`low_ratio`). One odd frame between two equal ones (a flash) is no cut.
+    """
+    jumps = np.array([0.0] + [jump(a, b) for a, b in zip(thumbnails, thumbnails[1:], strict=False)])
+    cuts = []
+    for t in range(1, len(jumps)):
+        around = np.sort(np.concatenate((jumps[max(1, t - CUT_REACH) : t], jumps[t + 1 : t + 1 + CUT_REACH])))
+        usual = float(around[-2]) if len(around) >= 2 else 0.0
+        if (jumps[t] >= threshold and jumps[t] >= ratio * usual) or (jumps[t] >= low_threshold and jumps[t] >= low_ratio * usual):
+            cuts.append(t)
+    flashes = {t for t in cuts if t + 1 in cuts and jump(thumbnails[t - 1], thumbnails[t + 1]) < low_threshold}
+    return [t for t in cuts if t not in flashes and t - 1 not in flashes]
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (N, 4) and (M, 4) as (N, M)."""
+    a, b = np.asarray(a, dtype=np.float64).reshape(-1, 4), np.asarray(b, dtype=np.float64).reshape(-1, 4)
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    intersection = np.clip(high - low, 0, None).prod(axis=2)
+    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1)
+    return intersection / np.maximum(area_a[:, None] + area_b[None, :] - intersection, 1e-12)
+
+
+def interpolate(faces: Sequence[Face]) -> np.ndarray:
+    """Boxes (N, 4) on every frame from the first to the last detection, linear in between."""
+    at = np.array([f.frame_index for f in faces])
+    known = np.array([f.box_px for f in faces], dtype=np.float64)
+    wanted = np.arange(at[0], at[-1] + 1)
+    return np.stack([np.interp(wanted, at, known[:, i]) for i in range(4)], axis=1)
+
+
+def link_faces(detections: Sequence[Sequence[Face]], *, iou_threshold: float = 0.3, max_gap: int = 3) -> list[list[Face]]:
+    """Chains of faces over the looked-at frames of one shot, by the assignment that maximises total IoU with each chain's last box.
+
+    A chain that finds no face for more than `max_gap` looks in a row is closed.
+    """
+    chains: list[list[Face]] = []
+    last_look: list[int] = []
+    for look, faces in enumerate(detections):
+        active = [c for c in range(len(chains)) if look - last_look[c] <= max_gap + 1]
+        taken = set()
+        if active and faces:
+            overlap = iou(np.array([chains[c][-1].box_px for c in active]), np.array([f.box_px for f in faces]))
+            overlap[overlap < iou_threshold] = 0.0
+            for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
+                if overlap[row, column] > 0:
+                    chains[active[row]].append(faces[column])
+                    last_look[active[row]] = look
+                    taken.add(int(column))
+        for column, face in enumerate(faces):
+            if column not in taken:
+                chains.append([face])
+                last_look.append(look)
+    return chains
+
+
+def build_tracks(
+    detections: Sequence[Sequence[Face]],
+    looked_at: Sequence[int],
+    *,
+    num_frames: int,
+    cuts: Sequence[int] = (),
+    iou_threshold: float = 0.3,
+    max_gap: int = 3,
+) -> list[Tracklet]:
+    """Tracklets from the detections on the frames `looked_at` (ascending), ordered by first frame and then by place.
+
+    A chain that was alive on the first or last look of its shot is held up to the shot's edge, since the frames there were not looked at.
+    """
+    assert len(detections) == len(looked_at), (len(detections), len(looked_at))
+    edges = [0, *sorted(cuts), num_frames]
+    tracklets = []
+    for start, end in zip(edges, edges[1:], strict=False):
+        looks = [i for i, frame in enumerate(looked_at) if start <= frame < end]
+        if not looks:
+            continue
+        for chain in link_faces([detections[i] for i in looks], iou_threshold=iou_threshold, max_gap=max_gap):
+            boxes, first, last = interpolate(chain), chain[0].frame_index, chain[-1].frame_index
+            lead = first - start if first == looked_at[looks[0]] else 0
+            tail = end - 1 - last if last == looked_at[looks[-1]] else 0
+            boxes = np.pad(boxes, ((lead, tail), (0, 0)), mode="edge")
+            tracklets.append(Tracklet(first - lead, boxes, float(np.mean([f.confidence for f in chain]))))
+    return sorted(tracklets, key=lambda t: (t.start_frame, *t.boxes_px[0]))

@@ -1,0 +1,130 @@
+"""What every model is: one function of a clip, uint8 frames in, logits out.
+
+Axes: B clips, C = 3 colours (RGB), T frames, H x W pixels, K classes. Normalisation, the split into pathways and the folding of frames
+into the batch happen inside, so that a frame model and its sequence twin are given exactly the same tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from torch import nn
+
+from dfdc_video.registry import MODELS, nearest, settings_of
+
+
+class VideoClassifier(nn.Module):
+    """Normalises a clip and hands it to `network`, which maps a float clip (B, C, T, H, W) to logits (B, K).
+
+    `head_names` are the prefixes of the modules that turn features into classes: what is re-initialised for another task.
+    `new_names` are prefixes of the modules that a 2D checkpoint of the same backbone cannot have (a recurrent part, say).
+    `unused` says, prefix -> reason, which tensors of such a checkpoint this model has no place for.
+    `cam_layer` is the module whose output a class activation map is drawn from. `uses_time` is False for a bag of frames.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        clip_shape: tuple[int, int, int, int],
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        head_names: tuple[str, ...],
+        cam_layer: str,
+        uses_time: bool,
+        new_names: tuple[str, ...] = (),
+        unused: dict[str, str] | None = None,
+    ) -> None:
+        """`clip_shape` is the (C, T, H, W) that the model was built for: the example input of exports and FLOP counts."""
+        super().__init__()
+        self.network = network
+        self.clip_shape, self.num_classes = clip_shape, num_classes
+        self.head_names, self.new_names, self.unused = head_names, new_names, dict(unused or {})
+        self.cam_layer, self.uses_time = cam_layer, uses_time
+        # They belong to the architecture and not to what was learned: kept out of the state dict.
+        self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, -1, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(tuple(std)).view(1, -1, 1, 1, 1), persistent=False)
+
+    def normalise(self, frames: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, C, T, H, W) -> the float clip that the network was made for."""
+        if frames.ndim != 5 or frames.shape[1] != self.clip_shape[0] or frames.dtype != torch.uint8:
+            given = f"{str(frames.dtype).removeprefix('torch.')} {tuple(frames.shape)}"
+            wanted = f"uint8 (B, {', '.join(map(str, self.clip_shape))})"
+            raise ValueError(f"the model was given {given}, expected {wanted} = (batch, colour, time, height, width)")
+        return (frames.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """uint8 frames (B, C, T, H, W) -> logits (B, K)."""
+        return self.network(self.normalise(frames))
+
+    def channels_last(self) -> VideoClassifier:
+        """Lay the weights out channels last, 2D and 3D ones each in their way (`Module.to` takes one format only); the same results, faster."""
+        for parameter in self.parameters():
+            if parameter.ndim in (4, 5):
+                layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
+                parameter.data = parameter.data.contiguous(memory_format=layout)
+        return self
+
+    def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
+        """Normalised float clip (B, C, T, H, W) -> logits of every frame (B, T, K), where the family has them."""
+        if not hasattr(self.network, "frame_logits"):
+            raise ValueError(f"{type(self.network).__name__} has no logits per frame; the families frame and efficientnet3d do")
+        return self.network.frame_logits(clip)
+
+
+def build(name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object) -> VideoClassifier:
+    """A model by its registered name for clips of `num_frames` frames of `size` = (height, width) pixels."""
+    builder = MODELS.get(name)
+    known = settings_of(builder)
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(f"model {name} has no setting '{setting}'; {nearest(setting, known)}")
+    return builder(num_classes, num_frames, size, **settings)
+
+
+def fold(clip: torch.Tensor) -> torch.Tensor:
+    """(B, C, T, H, W) -> (B·T, C, H, W): frames become samples of a 2D network."""
+    return clip.transpose(1, 2).flatten(0, 1)
+
+
+def timm_backbone(
+    backbone: str, *, num_classes: int, size: tuple[int, int], pretrained: bool, dropout: float = 0.0, drop_path: float = 0.0
+) -> tuple[nn.Module, dict]:
+    """A timm network and its data settings (mean, std, name of its classifier); `num_classes` 0 leaves the classifier out."""
+    if not timm.is_model(backbone.split(".")[0]):
+        raise ValueError(f"unknown timm backbone '{backbone}'; {nearest(backbone, timm.list_models())}")
+    options: dict = {"num_classes": num_classes, "drop_rate": dropout}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    try:
+        if timm.get_pretrained_cfg(backbone).fixed_input_size:
+            options["img_size"] = size  # vision transformers have one position embedding per patch
+        network = timm.create_model(backbone, pretrained=pretrained, **options)
+    except TypeError as error:
+        raise ValueError(f"backbone {backbone} does not take these settings: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a download fails with errors of four libraries
+        if not pretrained:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        config = timm.get_pretrained_cfg(backbone)
+        source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url or "timm's release page"
+        raise ValueError(
+            f"MODEL.PRETRAINED: the weights of timm's {backbone} could not be fetched ({reason}); "
+            f"fetch them from {source} and set MODEL.PRETRAINED False MODEL.INIT_FROM <file>"
+        ) from error
+    return network, network.pretrained_cfg
+
+
+def classifier_names(config: dict, prefix: str) -> tuple[str, ...]:
+    """Full names of a timm network's classifier modules; some networks have two."""
+    names = config["classifier"]
+    return tuple(f"{prefix}{n}" for n in ((names,) if isinstance(names, str) else names))
+
+
+def stages(network: nn.Module) -> list[dict]:
+    """timm's table of a network's stages, first to last: module name, number of channels, reduction."""
+    info = network.feature_info
+    return list(info.info if hasattr(info, "info") else info)

@@ -1,0 +1,158 @@
+"""EfficientNet with temporal convolutions in its expansions: the sequence model of DFDC's third place (NTech).
+
+In every MBConv block the 1x1 expansion becomes a (k, 1, 1) convolution over time, in a fused MBConv (EfficientNetV2) the 3x3 expansion a
+(k, 3, 3) one; all else stays 2D with the frames in the batch. It is a frame model whose frames look at their neighbours: with its 2D
+weights divided by k in each tap, a clip that does not change gives the frame model's own logits.
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import Conv2dSame, pad_same
+from timm.models._efficientnet_blocks import EdgeResidual, InvertedResidual
+from torch import nn
+
+from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.registry import MODELS, nearest
+
+PADDINGS = ("zero", "replicate")
+STARTS = ("inflate", "random")
+EXPANSIONS = {InvertedResidual: "conv_pw", EdgeResidual: "conv_exp"}  # by type: other blocks name their projection conv_pw
+
+
+class TemporalConv(nn.Conv3d):
+    """A convolution over time and space on frames that lie in the batch: (B·T, C, H, W) -> (B·T, D, H', W')."""
+
+    num_frames = 1  # T; set by the network before each pass, since a folded tensor does not know it
+
+    @classmethod
+    def inflate(cls, conv: nn.Conv2d, *, kernel: int, padding: str, start: str) -> TemporalConv:
+        """From a Conv2d: its weights divided by `kernel` in each tap (inflate), or new ones of the same distribution (random)."""
+        same = isinstance(conv, Conv2dSame)  # TensorFlow's padding depends on the input's size
+        spatial = (0, 0) if same else conv.padding
+        new = cls(
+            conv.in_channels,
+            conv.out_channels,
+            (kernel, *conv.kernel_size),
+            stride=(1, *conv.stride),
+            padding=(kernel // 2 if padding == "zero" else 0, *spatial),
+            bias=False,
+            device=conv.weight.device,
+            dtype=conv.weight.dtype,
+        )
+        new.same, new.replicate = same, padding == "replicate"
+        with torch.no_grad():
+            if start == "inflate":
+                new.weight.copy_(inflated(conv.weight, kernel))
+            else:
+                # timm draws with a variance of 2 / fan out; `kernel` times as many inputs are summed here.
+                new.weight.normal_(0, (2 / (conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1] * kernel)) ** 0.5)
+        return new
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        if self.same:
+            frames = pad_same(frames, self.kernel_size[1:], self.stride[1:])
+        clip = frames.unflatten(0, (-1, self.num_frames)).transpose(1, 2)  # (B, C, T, H, W)
+        if self.replicate:
+            reach = self.kernel_size[0] // 2
+            clip = torch.cat((*[clip[:, :, :1]] * reach, clip, *[clip[:, :, -1:]] * reach), dim=2)
+        return fold(super().forward(clip))
+
+
+def inflated(weight: torch.Tensor, kernel: int) -> torch.Tensor:
+    """(D, C, h, w) -> (D, C, kernel, h, w), divided by `kernel`: the response to a clip that does not change stays the same."""
+    return weight.unsqueeze(2).repeat(1, 1, kernel, 1, 1) / kernel
+
+
+class EfficientNet3dNetwork(nn.Module):
+    """(B, C, T, H, W) -> logits per frame (B, T, K) -> their mean (B, K)."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
+        for module in self.backbone.modules():
+            if isinstance(module, TemporalConv):
+                module.num_frames = clip.shape[2]
+        return self.backbone(fold(clip)).unflatten(0, (clip.shape[0], clip.shape[2]))
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.frame_logits(clip).mean(1)
+
+
+def parse_blocks(blocks: str, count: int) -> list[int]:
+    """Stage numbers from "all", "0-3" or "1,4,5"; `count` is the number of stages."""
+    if blocks == "all":
+        return list(range(count))
+    numbers: list[int] = []
+    for part in str(blocks).split(","):
+        low, _, high = part.strip().partition("-")
+        if not low.isdigit() or not (high or low).isdigit() or not int(low) <= int(high or low) < count:
+            raise ValueError(f"efficientnet3d: blocks '{blocks}': expected 'all', a range '0-{count - 1}' or a list '1,2' of stages below {count}")
+        numbers.extend(range(int(low), int(high or low) + 1))
+    return sorted(set(numbers))
+
+
+def add_time(backbone: nn.Module, *, kernel: int, blocks: str, padding: str, start: str) -> int:
+    """Inflate the expansions of the chosen stages in place; how many there were. Blocks that do not expand have none."""
+    stages_2d = list(backbone.blocks)
+    count = 0
+    for number in parse_blocks(blocks, len(stages_2d)):
+        for block in stages_2d[number]:
+            name = EXPANSIONS.get(type(block))
+            conv = getattr(block, name) if name else None
+            if conv is None or conv.in_channels == conv.out_channels:
+                continue
+            if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.groups != 1 or conv.bias is not None or conv.dilation != (1, 1):
+                raise ValueError(f"efficientnet3d: an expansion of this backbone is {conv}, expected a plain Conv2d without bias")
+            setattr(block, name, TemporalConv.inflate(conv, kernel=kernel, padding=padding, start=start))
+            count += 1
+    return count
+
+
+@MODELS.register(name="efficientnet3d")
+def efficientnet3d(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    backbone: str = "tf_efficientnet_b0",
+    pretrained: bool = False,
+    kernel: int = 3,
+    blocks: str = "all",
+    padding: str = "zero",
+    start: str = "inflate",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> VideoClassifier:
+    """EfficientNet whose MBConv expansions become (k, 1, 1) Conv3d, frame logits averaged (NTech, third place of DFDC).
+
+    NTech: B7 Noisy Student, 7 frames 1/15 s apart, 224 x 192 pixels, kernel 3, zero padding, in every block whose expand ratio is not 1.
+    `blocks` chooses stages: "all", "0-3" or "1,4,5". `padding` in time: zero (as published) or replicate. `start` is what the temporal
+    kernels begin with: the 2D weights in each tap, divided by k (inflate, as published), which is a mean over time and the right start for
+    weights that were trained, or new random ones, which see changes from the first step on when nothing was trained before.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"efficientnet3d: kernel {kernel}, expected an odd number of frames")
+    if padding not in PADDINGS:
+        raise ValueError(f"efficientnet3d: padding '{padding}'; {nearest(padding, PADDINGS)}")
+    if start not in STARTS:
+        raise ValueError(f"efficientnet3d: start '{start}'; {nearest(start, STARTS)}")
+    if start == "random" and pretrained:
+        raise ValueError("efficientnet3d: start random throws the pretrained expansions away; set MODEL.START inflate or MODEL.PRETRAINED False")
+    network, config = timm_backbone(backbone, num_classes=num_classes, size=size, pretrained=pretrained, dropout=dropout, drop_path=drop_path)
+    if not hasattr(network, "blocks") or not hasattr(network, "conv_stem"):
+        raise ValueError(f"efficientnet3d: backbone {backbone} is no EfficientNet; expected one with MBConv blocks, for example tf_efficientnet_b0")
+    if not add_time(network, kernel=kernel, blocks=blocks, padding=padding, start=start):
+        raise ValueError(f"efficientnet3d: no MBConv expansion in blocks '{blocks}' of {backbone}: nothing would see time; set blocks all")
+    return VideoClassifier(
+        EfficientNet3dNetwork(network),
+        clip_shape=(3, num_frames, *size),
+        num_classes=num_classes,
+        mean=config["mean"],
+        std=config["std"],
+        head_names=classifier_names(config, "network.backbone."),
+        cam_layer="network.backbone." + stages(network)[-1]["module"],
+        uses_time=True,
+    )

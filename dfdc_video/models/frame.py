@@ -1,0 +1,54 @@
+"""A bag of frames: any timm network on every frame by itself, the mean of the frames' logits.
+
+The baseline that every sequence model is compared with. It sees the same clip as its twin and cannot know the order of its frames.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.registry import MODELS
+
+
+class FrameNetwork(nn.Module):
+    """(B, C, T, H, W) -> (B, K): `backbone` maps (N, C, H, W) to (N, K)."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.backbone(fold(clip)).unflatten(0, (clip.shape[0], clip.shape[2]))  # (B, T, K)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.frame_logits(clip).mean(1)
+
+
+@MODELS.register(name="frame")
+def frame(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    backbone: str = "resnet18",
+    pretrained: bool = False,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> VideoClassifier:
+    """Bag of frames: any timm network, frame logits averaged over the clip.
+
+    The usual deepfake detector of the DFDC solutions (ResNet-18, Xception, EfficientNet-B7 by frame, averaged per video).
+    """
+    network, config = timm_backbone(backbone, num_classes=num_classes, size=size, pretrained=pretrained, dropout=dropout, drop_path=drop_path)
+    return VideoClassifier(
+        FrameNetwork(network),
+        clip_shape=(3, num_frames, *size),
+        num_classes=num_classes,
+        mean=config["mean"],
+        std=config["std"],
+        head_names=classifier_names(config, "network.backbone."),
+        cam_layer="network.backbone." + stages(network)[-1]["module"],
+        uses_time=False,
+    )

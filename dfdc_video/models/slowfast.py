@@ -1,0 +1,93 @@
+"""SlowFast: a slow pathway that sees few frames with many channels, a fast one that sees all frames with few (Feichtenhofer et al. 2019).
+
+The network is pytorchvideo's, with the names of its model zoo; the split into pathways and the size of the head are ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from pytorchvideo.models.slowfast import create_slowfast
+from torch import nn
+
+from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.registry import MODELS
+
+DEPTHS = (18, 50, 101, 152)
+MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)  # of PySlowFast and of pytorchvideo's model zoo
+
+
+def slow_indices(num_frames: int, alpha: int) -> torch.Tensor:
+    """Frames of the slow pathway: `num_frames / alpha` of them, from the first to the last, rounded down as in PySlowFast."""
+    return torch.linspace(0, num_frames - 1, num_frames // alpha, device="cpu").long()
+
+
+class SlowFastNetwork(nn.Module):
+    """(B, C, T, H, W) -> pathways (B, C, T/α, H, W) and (B, C, T, H, W) -> (B, K). T is any multiple of α."""
+
+    def __init__(self, body: nn.Module, *, alpha: int) -> None:
+        super().__init__()
+        self.body, self.alpha = body, alpha
+
+    def pathways(self, clip: torch.Tensor) -> list[torch.Tensor]:
+        """Slow, then fast. A new list each time: the network changes the one that it is given."""
+        num_frames = clip.shape[2]
+        check_length(num_frames, self.alpha)
+        return [clip.index_select(2, slow_indices(num_frames, self.alpha).to(clip.device)), clip]
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.body(self.pathways(clip))
+
+
+def check_length(num_frames: int, alpha: int) -> None:
+    if num_frames < alpha or num_frames % alpha:
+        raise ValueError(f"slowfast: a clip of {num_frames} frames with alpha {alpha}: the number of frames must be a multiple of alpha")
+
+
+@MODELS.register(name="slowfast")
+def slowfast(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    depth: int = 50,
+    alpha: int = 8,
+    beta_inv: int = 8,
+    fusion_kernel: int = 7,
+    fusion_ratio: int = 2,
+    width: int = 64,
+    dropout: float = 0.5,
+) -> VideoClassifier:
+    """SlowFast, two pathways at two frame rates (Feichtenhofer et al. 2019), as built by pytorchvideo.
+
+    `depth` 18, 50, 101 or 152 (18 has one bottleneck block per stage); `alpha` fast frames for each slow one; the fast pathway has
+    `width / beta_inv` channels where the slow one has `width`. SlowFast 8x8: 32 frames, alpha 4, fusion kernel 7; 4x16: 32 frames, alpha 8,
+    fusion kernel 5.
+    """
+    if depth not in DEPTHS:
+        raise ValueError(f"slowfast: depth {depth}, expected one of {', '.join(map(str, DEPTHS))}")
+    if width % beta_inv:
+        raise ValueError(f"slowfast: width {width} with beta_inv {beta_inv}: the fast pathway's width {width}/{beta_inv} must be a whole number")
+    check_length(num_frames, alpha)
+    body = create_slowfast(
+        slowfast_channel_reduction_ratio=(beta_inv,),
+        slowfast_conv_channel_fusion_ratio=fusion_ratio,
+        slowfast_fusion_conv_kernel_size=(fusion_kernel, 1, 1),
+        slowfast_fusion_conv_stride=(alpha, 1, 1),
+        model_depth=depth,
+        model_num_class=num_classes,
+        dropout_rate=dropout,
+        stem_dim_outs=(width, width // beta_inv),
+        # The library pools a window of fixed size; the mean over all of it is the same at that size and defined at every other.
+        head_pool=nn.AdaptiveAvgPool3d,
+        head_output_size=(1, 1, 1),
+    )
+    return VideoClassifier(
+        SlowFastNetwork(body, alpha=alpha),
+        clip_shape=(3, num_frames, *size),
+        num_classes=num_classes,
+        mean=MEAN,
+        std=STD,
+        head_names=("network.body.blocks.6.proj",),
+        cam_layer="network.body.blocks.4.multipathway_blocks.0",
+        uses_time=True,
+    )

@@ -1,0 +1,182 @@
+"""Weights of a checkpoint -> a model, with an account of every tensor: matched, left out or missing, and why.
+
+Weights only (MODEL.INIT_FROM): optimiser, epoch and counters of a run are Lightning's business (`--resume`). Files are read with
+`weights_only`, so that a pickle cannot run code. What cannot be explained is an error, never a warning.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.efficientnet3d import inflated
+
+WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+ZOO_PREFIX, TIMM_PREFIX = "network.body.", "network.backbone."
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor. `left_out` are tensors of the file, `missing` tensors of the model, each with its reason."""
+
+    path: str
+    source: str  # the format of the file
+    matched: list[str]
+    left_out: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    inflated: list[str] = field(default_factory=list)  # the matched ones that a temporal kernel was made of
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.matched)} tensors from {self.path} ({self.source}), {len(self.inflated)} of them inflated over time"]
+        for title, names in (("left out", self.left_out), ("not in the file", self.missing)):
+            by_reason: dict[str, list[str]] = {}
+            for name, reason in names.items():
+                by_reason.setdefault(reason, []).append(name)
+            lines.extend(f"{title}: {len(group)} ({group[0]}{', …' if len(group) > 1 else ''}): {reason}" for reason, group in by_reason.items())
+        return "\n".join(lines)
+
+
+def load_weights(model: VideoClassifier, path: str | Path, *, keep_head: bool = False) -> LoadReport:
+    """Load the weights at `path` into `model`, in place.
+
+    Takes our checkpoints and state dicts of any family, state dicts of timm (`.pth`, `.safetensors`), pytorchvideo's zoo (`.pyth`) for
+    SlowFast; 2D weights of the same backbone become temporal kernels of EfficientNet-3D (divided by the kernel length) and the backbone
+    of a CNN-LSTM. The head stays as it was initialised unless `keep_head`, which then must fit.
+    ValueError when the file is no checkpoint or one of another architecture; the model is then unchanged.
+    """
+    state, source, foreign = read_state(path)
+    state, source = to_our_names(model, state, source)
+    loaded, report = match(model, state, path=str(path), source=source, keep_head=keep_head)
+    report.left_out.update(foreign)
+    model.load_state_dict({**model.state_dict(), **loaded})
+    return report
+
+
+def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], str, dict[str, str]]:
+    """Tensors by name, the kind of file, and what of a training checkpoint is not the model (name -> reason)."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: MODEL.INIT_FROM takes a checkpoint file (.ckpt, .pth, .pyth, .pt, .safetensors)")
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict or a checkpoint with one")
+    source, foreign = "state dict", {}
+    if isinstance(content.get("state_dict"), Mapping):
+        source = "Lightning checkpoint"
+        inner = content["state_dict"]
+        state = {name.removeprefix("model."): t for name, t in inner.items() if name.startswith("model.")}
+        foreign = {name: "part of the training, not of the model" for name in inner if not name.startswith("model.")}
+        if not state:
+            state, source, foreign = dict(inner), "state dict of a checkpoint", {}
+    elif isinstance(content.get("model_state"), Mapping):
+        state, source = dict(content["model_state"]), "model_state of a checkpoint"
+    else:
+        state = dict(content)
+    strange = [str(name) for name, t in state.items() if not isinstance(t, torch.Tensor)]
+    if strange or not state:
+        raise ValueError(f"{path} is no state dict: {', '.join(strange[:3]) or 'nothing in it'}; expected names with tensors")
+    return {_unwrapped(name): t for name, t in state.items()}, source, foreign
+
+
+def _read(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's message has many lines, and the names that it refused stand somewhere in them.
+        if "Unsupported global" in str(error):
+            raise ValueError(f"{path} holds Python objects besides tensors: refused, nothing of it was run; save its state dict alone") from error
+        raise ValueError(f"{path} is no torch checkpoint or is damaged; fetch or save it again") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+        raise ValueError(f"{path} is no torch checkpoint or is damaged ({reason}); fetch or save it again") from error
+
+
+def _unwrapped(name: str) -> str:
+    for prefix in WRAPPERS:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def to_our_names(model: VideoClassifier, state: dict[str, torch.Tensor], source: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Names of pytorchvideo or timm -> names of `VideoClassifier`; our own pass unchanged."""
+    if any(name.startswith("network.") for name in state):
+        return state, source
+    for prefix, kind in ((ZOO_PREFIX, "pytorchvideo"), (TIMM_PREFIX, "timm")):
+        if any(name.startswith(prefix) for name in model.state_dict()):
+            return {prefix + name: t for name, t in state.items()}, f"{kind}, {source}"
+    return state, source
+
+
+def _within(name: str, prefixes) -> str | None:
+    """The prefix, a whole module, that `name` lies in."""
+    return next((p for p in prefixes if name == p or name.startswith(p + ".")), None)
+
+
+def match(
+    model: VideoClassifier, state: dict[str, torch.Tensor], *, path: str, source: str, keep_head: bool
+) -> tuple[dict[str, torch.Tensor], LoadReport]:
+    """Pair the tensors of a file with those of a model; ValueError when something stays unexplained."""
+    target = model.state_dict()
+    report = LoadReport(path, source, [])
+    loaded: dict[str, torch.Tensor] = {}
+    unexplained: list[str] = []
+    for name, tensor in state.items():
+        in_head = _within(name, model.head_names)
+        unused = _within(name, model.unused)
+        if in_head and not keep_head:
+            report.left_out[name] = "classifier head, initialised anew (keep_head=False)"
+        elif name in target and tensor.shape == target[name].shape:
+            loaded[name] = tensor
+        elif name in target and (wide := _inflate(tensor, target[name])) is not None:
+            loaded[name] = wide
+            report.inflated.append(name)
+        elif name not in target and unused:
+            report.left_out[name] = model.unused[unused]
+        elif name in target:
+            unexplained.append(f"{name} has the shape {tuple(tensor.shape)}, expected {tuple(target[name].shape)}")
+        else:
+            unexplained.append(f"{name} is not in the model")
+    absent = {p for p in model.new_names if not any(_within(name, (p,)) for name in state)}
+    for name in target:
+        if name in loaded:
+            report.matched.append(name)
+        elif _within(name, model.head_names) and not (keep_head and name in state):
+            report.missing[name] = "classifier head, initialised anew"
+        elif _within(name, absent):
+            report.missing[name] = "a 2D checkpoint has no such part, initialised anew"
+        elif name.endswith("num_batches_tracked") and name not in state:
+            report.missing[name] = "a counter that older checkpoints do not have"
+        elif name not in state:
+            unexplained.append(f"{name} is not in the file")
+    if keep_head and any(_within(name, model.head_names) for name in report.missing):
+        unexplained.append("the file has no head of this model (keep_head=True)")
+    if unexplained:
+        body = [n for n in target if not _within(n, model.head_names) and not _within(n, absent)]
+        share = sum(n in loaded for n in body) / len(body)
+        problem = "is a checkpoint of another architecture" if share < 0.5 else "does not fit the model"
+        raise ValueError(
+            f"{path} ({source}) {problem}: {len(report.matched)} of {len(target)} tensors match; {'; '.join(unexplained[:3])}"
+            + (f"; and {len(unexplained) - 3} more" if len(unexplained) > 3 else "")
+            + "; check MODEL.NAME and its settings"
+        )
+    return loaded, report
+
+
+def _inflate(tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+    """A Conv2d weight as the (k, h, w) kernel of the same channels and area; None where the shapes say something else."""
+    if tensor.ndim == 4 and target.ndim == 5 and tensor.shape[2:] == target.shape[3:] and tensor.shape[:2] == target.shape[:2]:
+        return inflated(tensor.float(), target.shape[2])
+    return None

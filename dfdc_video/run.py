@@ -1,0 +1,327 @@
+"""One run, from settings to report: the only reader of a whole config. Everything below takes plain keyword arguments.
+
+A run folder holds config.yaml, environment.json, checkpoints/{best,last,step}.ckpt, logs/, metrics.csv, samples/, predictions.csv and videos.csv
+(of the scored split), scores.csv (one row per video) and report.json.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+from yacs.config import CfgNode
+
+from dfdc_video.config import SHARED, config_hash, dump, keywords, load_dump, to_dict
+from dfdc_video.data.datamodule import ClipData
+from dfdc_video.data.sampling import ClipSpec
+from dfdc_video.environment import bf16_is_native, environment
+from dfdc_video.evaluation.pooling import pool_predictions
+from dfdc_video.evaluation.statistics import evaluate
+from dfdc_video.manifest import Manifest, write_atomic
+from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.weights import load_weights
+from dfdc_video.registry import AUGMENTATIONS, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
+from dfdc_video.training.callbacks import LearningRates, RandomState, SampleClips
+from dfdc_video.training.module import ClassifierModule
+from dfdc_video.training.optim import Rates
+from dfdc_video.video import VideoWriter
+
+log = logging.getLogger(__name__)
+MONITOR = "video/log_loss"
+VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]
+
+
+def clip_spec(cfg: CfgNode) -> ClipSpec:
+    return ClipSpec(**{k.lower(): v for k, v in cfg.CLIP.items()})
+
+
+def load_manifest(cfg: CfgNode) -> Manifest:
+    if not cfg.DATA.PATH:
+        raise ValueError("DATA.PATH is empty: give the --out folder of `dfdc-video prepare`, for example DATA.PATH prepared/dfdc")
+    return Manifest.load(cfg.DATA.PATH)
+
+
+def build_data(cfg: CfgNode, manifest: Manifest) -> ClipData:
+    return ClipData(
+        manifest,
+        clip_spec(cfg),
+        sampler=partial(SAMPLERS.get(cfg.SAMPLER.NAME), **keywords(cfg.SAMPLER)),
+        augment=AUGMENTATIONS.get(cfg.AUGMENT.NAME)(**keywords(cfg.AUGMENT)),
+        batch_size=cfg.TRAIN.BATCH_SIZE,
+        test_batch_size=cfg.TEST.BATCH_SIZE,
+        num_clips=cfg.TEST.NUM_CLIPS,
+        seed=cfg.SEED,
+        num_workers=cfg.DATA.NUM_WORKERS,
+        decoder=cfg.DATA.DECODER,
+        cache=cfg.DATA.CACHE,
+    )
+
+
+def build_model(cfg: CfgNode, num_classes: int) -> VideoClassifier:
+    """The network of a config with fresh weights (or timm's, where the config says so)."""
+    torch.manual_seed(cfg.SEED)  # weights depend on the seed alone, not on what ran before
+    size = (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH)
+    return MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, size, **keywords(cfg.MODEL, tuple(SHARED["MODEL"])))
+
+
+def build_rates(cfg: CfgNode, steps_per_epoch: int) -> Rates:
+    """The rates of a config; ValueError where its schedule contradicts itself."""
+    return Rates.build(**{k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"]}, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
+
+
+def check(cfg: CfgNode) -> Manifest:
+    """What can be refused before anything is made: the schedule, the data set, the starting weights. Returns the manifest."""
+    build_rates(cfg, 1)
+    manifest = load_manifest(cfg)
+    if manifest.summary.get("merged"):
+        raise ValueError(f"{manifest.root} was prepared with merged splits: its test scores would mean nothing")
+    if cfg.MODEL.INIT_FROM and not Path(cfg.MODEL.INIT_FROM).is_file():
+        raise FileNotFoundError(
+            f"MODEL.INIT_FROM: no file at {cfg.MODEL.INIT_FROM}; put the weights there, name another file, or set MODEL.INIT_FROM '' for random weights"
+        )
+    return manifest
+
+
+def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0) -> ClassifierModule:
+    """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
+    return ClassifierModule(
+        build_model(cfg, manifest.num_classes),
+        loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
+        optimizer=partial(OPTIMIZERS.get(cfg.OPTIM.NAME), **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
+        rates=build_rates(cfg, steps_per_epoch) if steps_per_epoch else None,
+        videos={split: manifest.videos_of(split)[VIDEO_COLUMNS] for split in ("val", "test")},
+        pooling=cfg.TEST.POOLING,
+        max_bad_fraction=cfg.DATA.MAX_BAD_FRACTION,
+    )
+
+
+def precision(cfg: CfgNode) -> str:
+    if cfg.TRAIN.PRECISION != "auto":
+        return cfg.TRAIN.PRECISION
+    return "bf16-mixed" if bf16_is_native() else "32-true"
+
+
+def _wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> list[Logger]:
+    """W&B logger, or none where it is disabled. Its run id is kept in the run folder, so that a resumed run stays one run."""
+    if cfg.WANDB.MODE == "disabled":
+        return []
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    if cfg.WANDB.MODE == "online" and not wandb.api.api_key:
+        raise ValueError("WANDB.MODE online needs an account: run `wandb login` or set WANDB_API_KEY, or use WANDB.MODE offline")
+    id_file = folder / "wandb_id.txt"
+    if not id_file.is_file():
+        write_atomic(id_file, wandb.util.generate_id() + "\n")
+    logger = WandbLogger(
+        project=cfg.WANDB.PROJECT,
+        name=cfg.WANDB.NAME or name,
+        group=cfg.WANDB.GROUP or None,
+        id=id_file.read_text(encoding="utf-8").strip(),
+        save_dir=str(folder),
+        offline=cfg.WANDB.MODE == "offline",
+        resume="allow",
+        settings=wandb.Settings(x_disable_stats=True, silent=True),
+    )
+    settings = {**to_dict(cfg), "split_hash": manifest.split_hash, "config_hash": config_hash(cfg)}
+    logger.experiment.config.update(settings, allow_val_change=True)
+    return [logger]
+
+
+def write_samples(frames: torch.Tensor, labels: Sequence[int], video_ids: Sequence[str], folder: Path, *, fps: float, most: int = 8) -> list[Path]:
+    """The first clips of a batch (B, C, T, H, W) uint8 as small videos: what the model is really shown, augmentation included."""
+    files = []
+    for clip, label, video_id in list(zip(frames, labels, video_ids, strict=True))[:most]:
+        file = folder / "samples" / f"{video_id}_label{label}.mp4"
+        images = clip.permute(1, 2, 3, 0).cpu().numpy()
+        height, width = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
+        with VideoWriter(file, fps=fps) as writer:
+            for image in images:
+                writer.add(image[:height, :width])
+        files.append(file)
+    return files
+
+
+def _join_logs(folder: Path) -> None:
+    """Every (resumed) part of the CSV log as one metrics.csv; a step that was run twice counts once, as it was run last."""
+    files = sorted(folder.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1]))
+    parts = [pd.read_csv(p) for p in files if p.stat().st_size]
+    if not parts:
+        return
+    table = pd.concat(parts, ignore_index=True).groupby(["epoch", "step"], as_index=False).last()
+    write_atomic(folder / "metrics.csv", table.to_csv(index=False))
+
+
+def _trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: list[Any], quiet: bool) -> L.Trainer:
+    import sys
+
+    bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
+    return L.Trainer(
+        default_root_dir=folder,
+        accelerator="auto",
+        devices="auto" if torch.cuda.is_available() else 1,
+        max_epochs=cfg.TRAIN.EPOCHS,
+        precision=precision(cfg),  # type: ignore[arg-type]
+        gradient_clip_val=cfg.TRAIN.GRAD_CLIP or None,
+        logger=loggers,
+        callbacks=[*callbacks, *([] if quiet else [bar])],
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the batch samplers shard themselves
+        log_every_n_steps=20,
+        benchmark=True,
+    )
+
+
+def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Fit, keep the checkpoint with the best validation `video/log_loss`, score the test split with it, write the run folder.
+
+    `extra` (experiment, arm) goes into report.json. Returns the report. Raises KeyboardInterrupt when stopped; `resume` continues.
+    """
+    manifest = check(cfg)
+    torch.set_float32_matmul_precision("high")
+    L.seed_everything(cfg.SEED, workers=False, verbose=False)
+    data = build_data(cfg, manifest)
+    module = build_module(cfg, manifest, steps_per_epoch=len(data.train_dataloader()))
+    data.dataset("val")  # an empty validation split is found before the first epoch, not after it
+    folder = _claim(Path(folder), cfg, manifest, resume=resume)
+    if cfg.MODEL.INIT_FROM:
+        report = load_weights(module.model, Path(cfg.MODEL.INIT_FROM), keep_head=cfg.MODEL.KEEP_HEAD)
+        log.info("%s", report)
+        write_atomic(folder / "init_from.txt", f"{report}\n")
+    write_atomic(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    best = ModelCheckpoint(
+        folder / "checkpoints", "best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False, save_weights_only=False
+    )
+    step = ModelCheckpoint(
+        folder / "checkpoints",
+        "step",
+        every_n_train_steps=cfg.TRAIN.CHECKPOINT_EVERY_STEPS,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    stride = cfg.CLIP.STRIDE_FRAMES / 30 if cfg.CLIP.STRIDE_FRAMES else cfg.CLIP.STRIDE_SECONDS
+    samples = SampleClips(folder, partial(write_samples, fps=1 / stride))
+    loggers = [CSVLogger(folder, name="logs"), *_wandb(cfg, folder, name, manifest)]
+    trainer = _trainer(cfg, folder, loggers=loggers, callbacks=[best, step, RandomState(), LearningRates(), samples], quiet=quiet)
+    started = time.monotonic()
+    try:
+        trainer.fit(module, data, ckpt_path=_newest_checkpoint(folder) if resume else None)
+    except SystemExit as stop:  # Lightning turns Ctrl-C into an exit
+        raise KeyboardInterrupt from stop
+    finally:
+        _join_logs(folder)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seconds = _add_seconds(folder, time.monotonic() - started)
+    report = score(folder, split="test", quiet=quiet, extra={"name": name, "train_seconds": round(seconds, 1), **(extra or {})})
+    for logger in loggers[1:]:
+        logger.log_metrics({f"test/{k}": v["value"] for k, v in report["metrics"].items() if v["value"] is not None})
+        logger.experiment.finish(quiet=True)  # type: ignore[attr-defined]
+    return report
+
+
+def _add_seconds(folder: Path, seconds: float) -> float:
+    """Training time over all parts of a resumed run."""
+    file = folder / "train_seconds.txt"
+    total = seconds + (float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0)
+    write_atomic(file, f"{total:.1f}\n")
+    return total
+
+
+def _claim(folder: Path, cfg: CfgNode, manifest: Manifest, *, resume: bool) -> Path:
+    """Make the run folder, or check that the one to resume belongs to these settings and this data."""
+    config, text = folder / "config.yaml", dump(cfg)
+    if resume:
+        stored = load_dump(config)
+        if config_hash(stored) != config_hash(cfg):
+            raise ValueError(f"{folder} was started with other settings (config hash {config_hash(stored)}, now {config_hash(cfg)}); resume it as it was")
+        return folder
+    if config.is_file():
+        raise ValueError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another --out")
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    write_atomic(config, text)
+    write_atomic(folder / "data.json", json.dumps({"path": str(manifest.root.resolve()), "split_hash": manifest.split_hash}) + "\n")
+    return folder
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """The later of last.ckpt (end of an epoch) and step.ckpt (within one); none where the run was stopped before the first."""
+    files = [p for p in (folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "step.ckpt") if p.is_file()]
+    return str(max(files, key=lambda p: p.stat().st_mtime_ns)) if files else None
+
+
+def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Score a split with a run's best checkpoint and write predictions.csv, videos.csv, scores.csv, report.json.
+
+    The files of the test split lie in the run folder itself, those of another split in a folder of its name. ValueError where the data set was
+    split anew since training: then trained-on videos may be among the tested.
+    """
+    folder = Path(folder)
+    cfg = load_dump(folder / "config.yaml")
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{folder} has no checkpoints/best.ckpt: the run did not finish an epoch; continue it with `dfdc-video train --resume {folder}`")
+    manifest = load_manifest(cfg)
+    trained_on = json.loads((folder / "data.json").read_text(encoding="utf-8"))["split_hash"]
+    if trained_on != manifest.split_hash:
+        raise ValueError(f"{folder} was trained on split {trained_on}, {manifest.root} is now split {manifest.split_hash}: trained-on videos may be among the tested")
+    data = build_data(cfg, manifest)
+    module = build_module(cfg, manifest)
+    module.videos["test"] = manifest.videos_of(split)[VIDEO_COLUMNS]
+    load_weights(module.model, checkpoint, keep_head=True)
+    loader_trainer = _trainer(cfg, folder, loggers=[], callbacks=[], quiet=quiet)
+    started = time.monotonic()
+    data.trainer = loader_trainer
+    loader_trainer.test(module, dataloaders=data.views(split), verbose=False)
+    out = folder if split == "test" else folder / split
+    out.mkdir(exist_ok=True)
+    previous = json.loads((out / "report.json").read_text(encoding="utf-8")) if (out / "report.json").is_file() else {}
+    kept = {k: previous[k] for k in ("name", "train_seconds", "experiment", "arm") if k in previous}
+    module.predictions.to_csv(out / "predictions.csv", index=False)
+    module.videos["test"].to_csv(out / "videos.csv", index=False)
+    scores = pool_predictions(module.predictions, module.videos["test"], pooling=cfg.TEST.POOLING)
+    scores.to_csv(out / "scores.csv", index=False)
+    made_with = environment()
+    report = {
+        "name": folder.name,
+        **kept,
+        **(extra or {}),
+        "config_name": cfg.MODEL.NAME,
+        "split": split,
+        "split_hash": manifest.split_hash,
+        "manifest_path": str(manifest.root),
+        "checkpoint": "checkpoints/best.ckpt",
+        "config_hash": config_hash(cfg),
+        "commit": made_with["commit"],
+        "seed": cfg.SEED,
+        "clip": clip_spec(cfg).policy(num_clips=cfg.TEST.NUM_CLIPS),
+        "pooling": {"NAME": cfg.TEST.POOLING},
+        "num_parameters": sum(p.numel() for p in module.model.parameters()),
+        "test_seconds": round(time.monotonic() - started, 1),
+        **evaluate(scores, num_samples=cfg.TEST.NUM_BOOTSTRAP),
+        "unreadable_tracks": module.bad,
+        "environment": made_with,
+    }
+    write_atomic(out / "report.json", json.dumps(_plain(report), indent=2) + "\n")
+    return _plain(report)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: None instead, all the way down."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and value != value else value

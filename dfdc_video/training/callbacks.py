@@ -1,0 +1,70 @@
+"""What a run does beside the steps: exact resumption, rates in the log, sample clips."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from dfdc_video.training.optim import rates_of
+
+
+class RandomState(Callback):
+    """Stores the state of every random generator in the checkpoint and restores it right before the first batch after resuming.
+
+    Restoring it earlier would not do: building loaders and the sanity check draw numbers of their own.
+    """
+
+    def __init__(self) -> None:
+        self.restored: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        numpy = np.random.get_state()
+        return {
+            "python": repr(random.getstate()),  # text and tensors only: checkpoints are read with weights_only
+            "numpy": {"keys": torch.from_numpy(np.asarray(numpy[1], dtype=np.int64)), "rest": [numpy[0], *numpy[2:]]},
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.restored = state
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        state, self.restored = self.restored, None
+        if state is None:
+            return
+        import ast
+
+        random.setstate(ast.literal_eval(state["python"]))
+        name, *rest = state["numpy"]["rest"]
+        np.random.set_state((name, state["numpy"]["keys"].numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state["torch"].cpu())
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+class LearningRates(Callback):
+    """Logs the rate of every epoch's last step as `lr`."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        module.log("lr", rates_of(trainer.optimizers)[0], on_step=False, on_epoch=True, reduce_fx="max", batch_size=1)
+
+
+class SampleClips(Callback):
+    """Hands the first training batch to `write(frames (B, C, T, H, W) uint8, labels, video_ids, folder)`, once."""
+
+    def __init__(self, folder: Path, write: Any) -> None:
+        self.folder, self.write = folder, write
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0 and trainer.current_epoch == 0 and trainer.is_global_zero and batch["frames"] is not None:
+            files = self.write(batch["frames"], batch["label"].tolist(), batch["video_id"], self.folder)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_video"):
+                    logger.log_video("samples", [str(f) for f in files], format=["mp4"] * len(files))

@@ -1,0 +1,38 @@
+"""Losses: (logits (B, K), label (B,) int64) -> scalar."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dfdc_video.registry import LOSSES
+
+
+@LOSSES.register(name="cross_entropy")
+class CrossEntropy(nn.Module):
+    """Softmax cross-entropy, with label smoothing where wanted."""
+
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"LOSS.LABEL_SMOOTHING = {label_smoothing}: expected 0 or more and below 1")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
+
+
+@LOSSES.register(name="focal")
+class Focal(nn.Module):
+    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma, so that easy clips weigh less. Gamma 0 is cross-entropy."""
+
+    def __init__(self, *, gamma: float = 2.0) -> None:
+        super().__init__()
+        if gamma < 0:
+            raise ValueError(f"LOSS.GAMMA = {gamma}: expected 0 or more")
+        self.gamma = gamma
+
+    def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        log_p = F.log_softmax(logits, dim=1).gather(1, label[:, None])[:, 0]
+        return (-((1 - log_p.exp()) ** self.gamma) * log_p).mean()

@@ -1,0 +1,132 @@
+"""One training step, and validation whose numbers are those of the test: video level, deterministic views."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from dfdc_video.evaluation.metrics import video_metrics
+from dfdc_video.evaluation.pooling import pool_predictions, probabilities
+from dfdc_video.training.optim import Rates, set_rate
+
+log = logging.getLogger(__name__)
+Batch = dict[str, Any]
+
+
+class NonFiniteLoss(ValueError):
+    """The loss became NaN or infinite; the message names the step and the videos of its batch."""
+
+
+class TooManyBadClips(ValueError):
+    """More clips than allowed could not be read."""
+
+
+class ClassifierModule(L.LightningModule):
+    """A classifier, its loss and its rates, as Lightning runs them.
+
+    `videos` are the tables (video_id, label, method, group_id, status) of the splits that are scored, by name (val, test).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        rates: Rates | None,
+        videos: dict[str, pd.DataFrame],
+        pooling: str,
+        max_bad_fraction: float,
+    ) -> None:
+        super().__init__()
+        self.model, self.loss, self.make_optimizer, self.rates = model, loss, optimizer, rates
+        self.videos, self.pooling, self.max_bad_fraction = videos, pooling, max_bad_fraction
+        self.rows: list[dict[str, Any]] = []
+        self.bad: dict[str, str] = {}  # track_id -> why it could not be read
+        self.num_seen = 0
+        self.predictions = pd.DataFrame()
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.model(frames)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.rates is not None
+        return self.make_optimizer(self.model, self.rates.lr)
+
+    def _note_errors(self, batch: Batch) -> None:
+        self.num_seen += len(batch["video_id"]) + len(batch["errors"])
+        for track_id, error in batch["errors"]:
+            if track_id not in self.bad:
+                log.warning("track %s cannot be read and is left out: %s", track_id, error)
+            self.bad[track_id] = error
+        allowed = max(1, int(self.max_bad_fraction * max(self.num_seen, 100)))
+        if len(self.bad) > allowed:
+            first = next(iter(self.bad.items()))
+            raise TooManyBadClips(
+                f"{len(self.bad)} tracks cannot be read (first: {first[0]}: {first[1]}); DATA.MAX_BAD_FRACTION {self.max_bad_fraction} "
+                "allows fewer; run `dfdc-video prepare` again"
+            )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self.rates is not None:
+            set_rate(self.optimizers(use_pl_optimizer=False), self.rates(self.global_step))  # type: ignore[arg-type]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
+        self._note_errors(batch)
+        if batch["frames"] is None:
+            return None
+        loss = self.loss(self.model(batch["frames"]).float(), batch["label"])
+        if not torch.isfinite(loss):
+            raise NonFiniteLoss(
+                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); its batch holds the videos "
+                f"{', '.join(batch['video_id'])}; lower OPTIM.LR, set TRAIN.GRAD_CLIP 1, or use TRAIN.PRECISION 32-true"
+            )
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch["label"]))
+        return loss
+
+    def _score(self, batch: Batch) -> None:
+        self._note_errors(batch)
+        if batch["frames"] is None:
+            return
+        logits = self.model(batch["frames"]).float().cpu().numpy()
+        for i, row in enumerate(logits):
+            entry = {k: batch[k][i] for k in ("video_id", "track_id", "start_frame")}
+            self.rows.append({**entry, "label": int(batch["label"][i]), **{f"logit_{k}": float(v) for k, v in enumerate(row)}})
+
+    def _collect(self, split: str) -> dict[str, float]:
+        """Predictions of every process, as a table in `self.predictions`, and the metrics of the pooled videos."""
+        rows, self.rows = self.rows, []
+        if dist.is_available() and dist.is_initialized():
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, rows)
+            rows = [row for part in parts for row in part]
+        if not rows:
+            raise TooManyBadClips(f"no clip of the {split} split could be read; run `dfdc-video prepare` again")
+        self.predictions = pd.DataFrame(rows).sort_values(["track_id", "start_frame"]).reset_index(drop=True)
+        bad_logits = ~np.isfinite(self.predictions.filter(like="logit_").to_numpy()).all(axis=1)
+        if bad_logits.any():
+            video = self.predictions.loc[bad_logits, "video_id"].iloc[0]
+            raise NonFiniteLoss(f"the model gives NaN for {int(bad_logits.sum())} clips of {split} (first: video {video}); lower OPTIM.LR")
+        scores = pool_predictions(self.predictions, self.videos[split], pooling=self.pooling)
+        return video_metrics(scores["label"].to_numpy(), probabilities(scores))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self._collect("val")
+        self.log_dict({f"video/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}, prog_bar=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._collect("test")

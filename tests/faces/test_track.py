@@ -1,0 +1,135 @@
+"""track.py: cuts, linking and interpolation on constructed scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from torch import from_numpy
+from torchvision.ops import box_iou
+
+from dfdc_video.faces.track import CUT_THUMBNAIL, build_tracks, find_cuts, interpolate, iou, link_faces
+from dfdc_video.records import Face
+from dfdc_video.video import iter_frames
+
+FOOTAGE = Path(__file__).parents[2] / "../shared/media/white_house_640x360.mp4"
+
+
+def face(frame: int, x: float, y: float = 50, size: float = 40, confidence: float = 0.9) -> Face:
+    return Face(frame, (x, y, x + size, y + size), confidence)
+
+
+def scene(seed: int, count: int, *, amplitude: float = 60) -> np.ndarray:
+    """Thumbnails (T, h, w) of one shot: a smooth picture that pans slowly, with noise."""
+    rng = np.random.default_rng(seed)
+    width, height = CUT_THUMBNAIL
+    picture = cv2.GaussianBlur(rng.normal(0, 1, (height, width + count)), (0, 0), 3)
+    picture = 110 + amplitude * picture / np.abs(picture).max()
+    frames = np.stack([picture[:, i // 3 : i // 3 + width] for i in range(count)])
+    return np.clip(frames + rng.normal(0, 1, frames.shape), 0, 255)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hard_cuts_are_found_where_they_are(seed):
+    shots = [scene(10 * seed + i, n) for i, n in enumerate((20, 31, 9, 40))]
+    assert find_cuts(np.concatenate(shots)) == [20, 51, 60]
+
+
+@pytest.mark.parametrize("amplitude", [0.12, 0.25])
+def test_flicker_is_no_cut(amplitude):
+    frames = scene(0, 80)
+    series = 1 + amplitude * np.random.default_rng(1).uniform(-1, 1, 80)
+    assert find_cuts(np.clip(frames * series[:, None, None], 0, 255)) == []
+    inner = frames.copy()
+    inner[:, 4:14, 8:24] *= series[:, None, None]  # the face alone flickers
+    assert find_cuts(np.clip(inner, 0, 255)) == []
+
+
+def test_fast_motion_flashes_and_repeated_frames_are_no_cuts():
+    block = np.full((60, 18, 32), 40.0)
+    for t in range(60):
+        x = int(16 + 14 * np.sin(t / 2))  # up to 7 of 32 columns a frame
+        block[t, 4:14, max(0, x - 5) : x + 5] = 200
+    assert find_cuts(block) == []
+    assert find_cuts(np.repeat(block[::3], 3, axis=0)) == []  # 10 frames per second shown at 30
+    flash = scene(3, 30)
+    flash[12] = 255 - flash[12]
+    assert find_cuts(flash) == []
+
+
+def test_a_still_and_a_single_frame():
+    assert find_cuts(np.full((10, 18, 32), 90.0)) == []
+    assert find_cuts(np.zeros((1, 18, 32))) == []
+
+
+@pytest.mark.skipif(not FOOTAGE.is_file(), reason="real footage is not here")
+def test_cuts_of_real_footage():
+    frames = iter_frames(FOOTAGE)
+    grey = [cv2.cvtColor(cv2.resize(f, CUT_THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY) for f in frames]
+    assert find_cuts(np.stack(grey)) == [20, 82, 211]  # as seen by eye
+
+
+def test_iou_is_torchvisions():
+    rng = np.random.default_rng(0)
+    a, b = (np.concatenate((low := rng.uniform(0, 50, (n, 2)), low + rng.uniform(1, 60, (n, 2))), axis=1) for n in (7, 5))
+    assert np.allclose(iou(a, b), box_iou(from_numpy(a), from_numpy(b)).numpy())
+
+
+def test_interpolation_is_exact_for_linear_motion():
+    path = np.array([[3 + 2.5 * t, 7 - t, 43 + 3 * t, 50 + 0.5 * t] for t in range(31)])
+    faces = [Face(t, tuple(path[t]), 0.8) for t in (0, 5, 10, 20, 30)]
+    assert np.allclose(interpolate(faces), path)
+
+
+def test_two_people_stay_two():
+    detections = [[face(t, 10 + t), face(t, 200 - t)][:: 1 if t % 2 else -1] for t in range(0, 50, 5)]
+    chains = link_faces(detections)
+    assert sorted(len(c) for c in chains) == [10, 10]
+    for chain in chains:
+        xs = [f.box_px[0] for f in chain]
+        assert xs == sorted(xs) or xs == sorted(xs, reverse=True)
+
+
+def test_assignment_is_the_best_in_total_and_not_greedy():
+    before = [face(0, 0), face(0, 16)]
+    after = [face(5, 12), face(5, 26)]  # greedy would give the second chain the first face and leave the other one out
+    chains = link_faces([before, after])
+    assert [[f.box_px[0] for f in c] for c in chains] == [[0, 12], [16, 26]]
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(3, 1), (4, 2)])
+def test_gap_tolerance(gap, expected):
+    detections = [[face(0, 10)], *[[] for _ in range(gap)], [face(5 * (gap + 1), 12)]]
+    assert len(link_faces(detections, max_gap=3)) == expected
+
+
+def test_identity_never_continues_over_a_cut():
+    looked_at = list(range(0, 40, 5))
+    detections = [[face(t, 100)] for t in looked_at]  # the same place on both sides
+    tracks = build_tracks(detections, looked_at, num_frames=40, cuts=[18])
+    assert [(t.start_frame, t.end_frame) for t in tracks] == [(0, 18), (18, 40)]
+    assert [(t.start_frame, t.end_frame) for t in build_tracks(detections, looked_at, num_frames=40)] == [(0, 40)]
+
+
+def test_two_people_who_change_places_at_a_cut_are_four_tracks():
+    looked_at = list(range(0, 40, 5))
+    detections = [[face(t, 20, size=40), face(t, 200, size=60)] if t < 20 else [face(t, 20, size=60), face(t, 200, size=40)] for t in looked_at]
+    tracks = build_tracks(detections, looked_at, num_frames=40, cuts=[20])
+    assert len(tracks) == 4
+    for track in tracks:
+        assert not track.start_frame < 20 < track.end_frame
+        assert np.ptp(track.boxes_px[:, 2] - track.boxes_px[:, 0]) == 0
+
+
+def test_a_face_that_comes_and_goes_is_not_held_to_the_edge():
+    looked_at = list(range(0, 40, 5))
+    detections = [[face(t, 50 + t)] if 10 <= t <= 20 else [] for t in looked_at]
+    (track,) = build_tracks(detections, looked_at, num_frames=40)
+    assert (track.start_frame, track.end_frame) == (10, 21)
+    assert track.boxes_px[3, 0] == pytest.approx(63)
+
+
+def test_no_face_no_track():
+    assert build_tracks([[], []], [0, 5], num_frames=8) == []

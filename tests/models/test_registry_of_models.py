@@ -1,0 +1,207 @@
+"""Gates that every registered model passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from dfdc_video.models.classifier import build
+from dfdc_video.registry import MODELS, settings_of, top_level
+
+SMALL = {
+    "frame": {"backbone": "test_resnet"},
+    "cnn_lstm": {"backbone": "test_resnet", "hidden": 16},
+    "efficientnet3d": {"backbone": "test_efficientnet"},
+    "slowfast": {"depth": 18, "width": 16, "alpha": 4, "beta_inv": 4},
+}
+VARIANTS = [
+    *SMALL.items(),
+    ("cnn_lstm", {"backbone": "test_efficientnet", "pool": "grid", "grid": 2, "stage": 2, "rnn": "gru", "difference": True, "hidden": 16}),
+    ("cnn_lstm", {"backbone": "test_resnet", "pool": "grid", "bidirectional": True, "readout": "last", "layers": 2, "dropout": 0.1, "hidden": 16}),
+    ("efficientnet3d", {"backbone": "test_efficientnet", "kernel": 5, "padding": "replicate", "blocks": "3-4", "drop_path": 0.1}),
+    ("frame", {"backbone": "test_vit", "dropout": 0.1}),
+]
+each = pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=[f"{n}-{i}" for i, (n, _) in enumerate(VARIANTS)])
+
+
+def frames(batch=2, num_frames=8, size=(64, 64), seed=0):
+    return torch.randint(0, 256, (batch, 3, num_frames, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def small(name, settings, num_frames=8, size=(64, 64), num_classes=2):
+    torch.manual_seed(0)
+    return build(name, num_classes, num_frames, size, **settings)
+
+
+def test_every_registered_model_is_tested():
+    assert set(MODELS.names()) == {name for name, _ in VARIANTS}
+
+
+@each
+@pytest.mark.parametrize(("num_frames", "size"), [(8, (64, 64)), (4, (96, 64))])
+def test_forward_at_two_sizes_and_lengths(name, settings, num_frames, size):
+    model = small(name, settings, num_frames, size, num_classes=3).eval()
+    clip = frames(2, num_frames, size)
+    with torch.no_grad():
+        logits = model(clip)
+        assert logits.shape == (2, 3) and logits.isfinite().all()
+        torch.testing.assert_close(model.network(model.normalise(clip)), logits)
+        if hasattr(model.network, "frame_logits"):
+            per_frame = model.frame_logits(model.normalise(clip))
+            assert per_frame.shape == (2, num_frames, 3)
+            torch.testing.assert_close(per_frame.mean(1), logits)
+        else:
+            with pytest.raises(ValueError, match="no logits per frame"):
+                model.frame_logits(model.normalise(clip))
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_one_model_takes_other_lengths_and_sizes_than_it_was_built_for(name):
+    model = small(name, SMALL[name]).eval()
+    with torch.no_grad():
+        assert model(frames(1, 12, (96, 80))).shape == (1, 2)
+
+
+@each
+def test_gradients_reach_every_trainable_parameter(name, settings):
+    model = small(name, {**settings, "drop_path": 0.0} if "drop_path" in settings else settings).train()
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # residual branches end in a norm whose scale is initialised to 0: nothing behind it would learn at once
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    model(frames(4)).square().sum().backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)]
+    assert not without, without
+
+
+@each
+def test_batch_of_one_in_training(name, settings):
+    model = small(name, settings).train()
+    assert model(frames(1)).isfinite().all()
+
+
+@each
+def test_state_dict_round_trip(name, settings):
+    first, clip = small(name, settings).eval(), frames()
+    torch.manual_seed(1)
+    second = build(name, 2, 8, (64, 64), **settings).eval()
+    with torch.no_grad():
+        assert not torch.equal(first(clip), second(clip))
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(first(clip), second(clip))
+
+
+@each
+def test_shuffled_frames(name, settings):
+    """An order-invariant model cannot tell, every other one does."""
+    model, clip = small(name, settings).eval(), frames()
+    torch.nn.init.normal_(dict(model.named_parameters())[model.head_names[0] + ".weight"])
+    shuffled = clip[:, :, torch.tensor([3, 0, 7, 5, 1, 6, 2, 4])]
+    with torch.no_grad():
+        before, after = model(clip), model(shuffled)
+    if model.uses_time:
+        assert (before - after).abs().max() > 1e-4 * before.abs().max()
+    else:
+        torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-5)
+
+
+@each
+def test_head_and_cam_layer_are_modules_of_the_model(name, settings):
+    model = small(name, settings)
+    modules = dict(model.named_modules())
+    assert model.head_names and all(modules[h].weight.shape[0] == 2 for h in model.head_names)
+    assert all(any(n.startswith(p + ".") for n in modules) or p in modules for p in model.new_names)
+    seen = []
+    modules[model.cam_layer].register_forward_hook(lambda module, given, output: seen.append(output))
+    model.eval()(frames())
+    assert len(seen) == 1 and seen[0].ndim >= 3
+
+
+@each
+def test_channels_last_changes_nothing_but_speed(name, settings):
+    model, clip = small(name, settings).eval(), frames()
+    with torch.no_grad():
+        before = model(clip)
+        torch.testing.assert_close(model.channels_last()(clip), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("wrong", [frames()[0], frames().float(), frames().transpose(1, 2)], ids=["no batch", "float", "axes"])
+def test_wrong_input_names_what_was_given_and_expected(name, wrong):
+    with pytest.raises(ValueError, match=r"given .* expected uint8 \(B, 3, 8, 64, 64\)"):
+        small(name, SMALL[name])(wrong)
+
+
+def read_config(path):
+    text = path.read_text(encoding="utf-8")
+    return text, yaml.safe_load(text)
+
+
+CONFIGS = sorted((top_level("configs") / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[p.stem for p in CONFIGS])
+def test_config_builds_and_sets_only_known_settings(path):
+    """Full-size ones on the meta device: every layer, no memory."""
+    text, config = read_config(path)
+    assert text.startswith("# ") and len(text.splitlines()[0]) > 20
+    section = dict(config["MODEL"])
+    name = section.pop("NAME")
+    settings = {k.lower(): v for k, v in section.items()}
+    assert set(settings) <= set(settings_of(MODELS.get(name)))
+    clip = config.get("CLIP", {"NUM_FRAMES": 16, "STRIDE_SECONDS": 1 / 15, "HEIGHT": 64, "WIDTH": 64})
+    assert set(clip) <= {"NUM_FRAMES", "STRIDE_FRAMES", "STRIDE_SECONDS", "HEIGHT", "WIDTH"}
+    assert clip.get("STRIDE_FRAMES", 0) > 0 or clip["STRIDE_SECONDS"] == pytest.approx(1 / 15, abs=1e-4)
+    with torch.device("meta"):
+        model = build(name, 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **settings).eval()
+        logits = model(torch.zeros(1, *model.clip_shape, dtype=torch.uint8))
+    assert logits.shape == (1, 2)
+    assert ("CLIP" in config) != path.stem.endswith("_small")
+
+
+def test_the_four_families_have_small_and_full_configs():
+    names = {p.stem for p in CONFIGS}
+    families = {read_config(p)[1]["MODEL"]["NAME"] for p in CONFIGS}
+    assert families == set(MODELS.names())
+    assert {f"{family}_small" for family in families} <= names
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_unknown_setting_is_answered_with_the_nearest(name):
+    known = next(iter(settings_of(MODELS.get(name))))
+    with pytest.raises(ValueError, match=f"has no setting '{known}x'; did you mean .*{known}"):
+        build(name, 2, 8, (64, 64), **{known + "x": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("frame", {"backbone": "resnet81"}, "unknown timm backbone 'resnet81'; did you mean"),
+        ("cnn_lstm", {"rnn": "lstn"}, "did you mean lstm"),
+        ("cnn_lstm", {"pool": "grids"}, "did you mean grid"),
+        ("cnn_lstm", {"readout": "first"}, "readout 'first'"),
+        ("cnn_lstm", {"stage": 2}, "pool grid"),
+        ("cnn_lstm", {"pool": "grid", "stage": 9}, "it has 5 stages"),
+        ("efficientnet3d", {"kernel": 2}, "odd"),
+        ("efficientnet3d", {"padding": "reflect"}, "padding 'reflect'"),
+        ("efficientnet3d", {"backbone": "resnet18"}, "no EfficientNet"),
+        ("efficientnet3d", {"blocks": "3-9"}, "below 7"),
+        ("efficientnet3d", {"blocks": "0"}, "nothing would see time"),
+        ("slowfast", {"depth": 34}, "one of 18, 50"),
+        ("slowfast", {"alpha": 3}, "multiple of alpha"),
+        ("slowfast", {"width": 20}, "whole number"),
+    ],
+)
+def test_settings_that_cannot_work(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, 2, 8, (64, 64), **settings)
+
+
+def test_pretrained_without_network_says_what_to_fetch(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", "/nonexistent")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "/nonexistent")
+    with pytest.raises(ValueError, match="huggingface.co/timm/test_resnet.*MODEL.INIT_FROM"):
+        build("frame", 2, 8, (64, 64), backbone="test_resnet", pretrained=True)
