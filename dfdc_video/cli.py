@@ -223,7 +223,7 @@ def _compare(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     comparison.to_csv(args.out / "table.csv")
     command = "dfdc-video compare " + " ".join(str(r) for r in args.runs)
-    write_page(args.out / "report.html", comparison, title="Comparison of runs", notes=[f"Command: {command}"])
+    write_page(args.out / "report.html", comparison, title="Comparison of runs", command=command)
     _show(comparison, args.out)
     return 0
 

@@ -86,7 +86,7 @@ def finish(name: str, experiment: Experiment, out: Path, folders: Sequence[Path]
     comparison = compare(folders, baseline=baseline, allow_different_frames=experiment.allow_different_frames)
     comparison.to_csv(out / "table.csv")
     question = summary_of(EXPERIMENTS.get(name))
-    write_page(out / "report.html", comparison, title=question or name, notes=[*experiment.notes, f"Command: {command}"])
+    write_page(out / "report.html", comparison, title=question or name, notes=experiment.notes, command=command)
     return comparison
 
 

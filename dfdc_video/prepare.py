@@ -215,7 +215,7 @@ def _write(
 ) -> Manifest:
     """Gather the results of all videos into the tables. Only what changed is written."""
     failed = {r.video_id for r in failures}
-    missing = {"status": "unreadable", "own_boxes": True, "tracks": [], "rejections": []}
+    missing: dict[str, Any] = {"status": "unreadable", "own_boxes": True, "tracks": [], "rejections": []}
     results = {v.video_id: missing if v.video_id in failed else json.loads(result_path(out, v.video_id).read_text()) for v in videos}
     videos = sorted(videos, key=lambda v: v.video_id)
     rejections = [*rejections, *failures]

@@ -55,3 +55,65 @@ def make_video(synthetic, tmp_path):
         return path
 
     return make
+
+
+def _write_prepared(root: Path, *, per_split: dict[str, int], num_frames: int = 36, size_px: int = 64, seed: int = 0) -> Path:
+    """A prepared data set without detection: small face videos of moving blobs; a fake has a red corner, its original has none."""
+    import pandas as pd
+
+    from dfdc_video.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, track_row
+    from dfdc_video.records import Track
+
+    rng = np.random.default_rng(seed)
+    videos, tracks = [], []
+    y, x = np.mgrid[:size_px, :size_px] / size_px
+    for split, count in per_split.items():
+        for n in range(count):
+            phase, base = rng.uniform(0, 6), rng.integers(60, 120)
+            for method in ("real", "marked"):
+                video_id = f"{split}{n:02d}{method}"
+                crop_path = f"tracks/{video_id}/{video_id}_00.mp4"
+                with VideoWriter(root / crop_path, fps=30) as writer:
+                    for t in range(num_frames):
+                        blob = np.exp(-8 * ((x - 0.5 - 0.2 * np.sin(phase + t / 8)) ** 2 + (y - 0.5) ** 2))
+                        image = np.repeat((base + 90 * blob)[..., None], 3, axis=2)
+                        if method == "marked":
+                            image[: size_px // 2, : size_px // 2] = (230, 30, 30)
+                        writer.add(image.astype(np.uint8))
+                stamps, boxes = np.arange(num_frames) / 30, np.tile([0.0, 0.0, size_px, size_px], (num_frames, 1))
+                track = Track(f"{video_id}_00", video_id, 0, boxes, stamps, 0.9, crop_path, (0, 0, size_px, size_px))
+                tracks.append(track_row(track))
+                row = {c: "" for c in VIDEO_COLUMNS} | {"num_frames": num_frames, "fps": 30.0, "height_px": size_px, "width_px": size_px, "rotation_degrees": 0}
+                row |= {"video_id": video_id, "dataset": "made", "path": f"{video_id}.mp4", "label": int(method == "marked"), "split": split}
+                row |= {"source_id": f"{split}{n:02d}real" if method == "marked" else "", "group_id": f"{split}{n:02d}", "method": method}
+                videos.append(row | {"status": "ok"})
+    Manifest(root, pd.DataFrame(videos, columns=VIDEO_COLUMNS), pd.DataFrame(tracks, columns=TRACK_COLUMNS), {"split_rule": "group"}).write()
+    return root
+
+
+@pytest.fixture(scope="session")
+def write_prepared():
+    """write_prepared(root, per_split={"train": n, …}, num_frames=…) -> root: see `_write_prepared`."""
+    return _write_prepared
+
+
+@pytest.fixture(scope="session")
+def prepared_root(tmp_path_factory) -> Path:
+    """16 + 8 + 8 small face videos in pairs, split by group. Shared by all tests: read it, do not write to it."""
+    return _write_prepared(tmp_path_factory.mktemp("prepared"), per_split={"train": 8, "val": 4, "test": 4})
+
+
+@pytest.fixture
+def small_config(prepared_root):
+    """small_config(*overrides) -> a config that trains in seconds: the smallest frame model on 4 frames of 32 x 32 pixels."""
+    from dfdc_video.config import resolve
+
+    base = (
+        "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 2 TRAIN.BATCH_SIZE 4 OPTIM.WARMUP_EPOCHS 0 "
+        "TEST.NUM_CLIPS 2 TEST.NUM_BOOTSTRAP 100 WANDB.MODE disabled TRAIN.PRECISION 32-true TRAIN.CHECKPOINT_EVERY_STEPS 1"
+    ).split()
+
+    def make(*overrides: str, name: str = "frame_small", path: Path = prepared_root):
+        return resolve(name, overrides=[*base, "DATA.PATH", str(path), *overrides])
+
+    return make

@@ -132,8 +132,9 @@ def sample_inner(rng: np.random.Generator) -> InnerFace:
 
 def sample_trace(rng: np.random.Generator, strength: float) -> Trace:
     kind = str(rng.choice(TRACES))
-    spread = {"colour": 0.2, "blur": 0.07, "sharpen": 0.07, "border": 0.09}[kind] * strength
-    gain = 1 + rng.choice((-1.0, 1.0), 3) * rng.uniform(0.6, 1.0, 3) * spread
+    spread = {"colour": 0.26, "blur": 0.1, "sharpen": 0.1, "border": 0.14}[kind] * strength
+    signs = rng.choice((-1.0, 1.0)) * rng.permutation((-1.0, 1.0, 1.0))  # never all alike: that would be brightness
+    gain = 1 + signs * rng.uniform(0.6, 1.0, 3) * spread
     return Trace(kind, tuple(gain.tolist()), float(rng.uniform(0.8, 1.2)) * strength)
 
 
@@ -426,4 +427,4 @@ class Person:
             factor = -min(1.0, trace.amount) if trace.kind == "blur" else 1.6 * trace.amount
             view += region * (view - smoothed) * np.float32(factor)
         elif trace.kind == "border":
-            view *= 1 - np.float32(min(0.9, 0.3 * trace.amount)) * 4 * region * (1 - region)
+            view *= 1 - np.float32(min(0.9, 0.45 * trace.amount)) * 4 * region * (1 - region)

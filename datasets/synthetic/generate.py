@@ -48,6 +48,7 @@ def generate(
     spatial_strength: float = 1.0,
     clip_seconds: float = 1.07,
     crf: int = 18,
+    gop: int = 1,
     parts: int = 4,
     seed: int = 0,
     workers: int = 2,
@@ -58,8 +59,9 @@ def generate(
 
     Every original gets one fake per method. Identities come in pairs that exchange inner faces and lie in one part, so that grouping
     by identity gives groups of two. `strength` scales the series of the inner face in reals and fakes alike, `spatial_strength` the
-    traces of the spatial methods, `clip_seconds` is the length of the windows within which a temporal fake is out of order. With
-    `extras` there are portrait videos, videos of two people, 24/25/30 fps, one corrupt file and one exact duplicate.
+    traces of the spatial methods, `clip_seconds` is the length of the windows within which a temporal fake is out of order. Every frame
+    is coded by itself (`gop` 1): a codec that predicts from the frame before spends its bits otherwise on a face that jumps, and a single
+    frame would show it. With `extras` there are portrait videos, videos of two people, 24/25/30 fps, one corrupt file and one exact duplicate.
     `progress` is called with (videos done, videos in all); without it a bar is shown. ValueError for settings that cannot be met,
     and for a folder that holds something else.
     """
@@ -100,6 +102,7 @@ def _check(settings: dict[str, Any], workers: int) -> None:
         raise ValueError(f"num_identities={settings['num_identities']}: people exchange faces in pairs, give an even number")
     need("originals_per_identity", 1)
     need("parts", 1)
+    need("gop", 1)
     if settings["parts"] > settings["num_identities"] // 2:
         raise ValueError(f"parts={settings['parts']} for {settings['num_identities'] // 2} pairs of identities: a part holds at least one pair")
     for name in ("height", "width"):
@@ -176,59 +179,80 @@ def plan(settings: dict[str, Any]) -> list[dict[str, Any]]:
     return videos
 
 
-def frames_of(video: dict[str, Any], settings: dict[str, Any]) -> Iterator[np.ndarray]:
-    """The frames of one planned video, (H, W, 3) uint8 RGB, before encoding."""
-    import cv2
+def scene_of(video: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Wall, light, camera and where people stand: drawn by identity and take, hence the same in an original and its fakes.
 
+    `unit_px` is half the width of a head, `centres_px` one (x, y) per person, around which heads drift.
+    """
     draw = load_file(Path(__file__).with_name("draw.py"))
-    seed, take, fps, method = settings["seed"], video["take"], video["fps"], video["method"]
+    rng = signal.generator(seed, "set", video["identity"], video["take"])
     height_px, width_px = video["size"]
-    num_frames = max(2, round(settings["seconds"] * fps))
-    scene = signal.generator(seed, "set", video["identity"], take)
-    wall = draw.background(scene, height_px, width_px)
-    light, exposure = (scene.uniform(-1, 1), scene.uniform(-1, 0.3)), scene.uniform(0.92, 1.08)
-    balance, grain = scene.uniform(0.96, 1.04, 3), float(scene.uniform(1.0, 2.0))
     crowded = video["second"] is not None
-    unit_px = min(scene.uniform(0.40, 0.46) if crowded else scene.uniform(0.45, 0.56), 0.2 * width_px * 2.64 / height_px) * height_px / 2.64
-    centre_y = height_px * scene.uniform(0.43, 0.5)
-    places = (0.27, 0.73) if crowded else (scene.uniform(0.42, 0.58),)
-    own = signal.generator(seed, "inner", video["identity"], take, method)
+    wall = draw.background(rng, height_px, width_px)
+    light = (rng.uniform(-1, 1), rng.uniform(-1, 0.3))
+    gain = (rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 3)).astype(np.float32)
+    grain = np.float32(rng.uniform(1.0, 2.0))
+    share = rng.uniform(0.40, 0.46) if crowded else rng.uniform(0.45, 0.56)  # of the frame's height, chin to crown
+    y_px = height_px * rng.uniform(0.43, 0.5)
+    places = (0.27, 0.73) if crowded else (rng.uniform(0.42, 0.58),)
+    return {
+        "wall": wall,
+        "light": light,
+        "gain": gain,
+        "grain": grain,
+        "unit_px": min(share * height_px / 2.64, 0.2 * width_px),
+        "centres_px": [(place * width_px, y_px) for place in places],
+    }
 
-    people = []
-    for place, who in zip(places, (video["identity"], video["second"]), strict=False):
+
+def _people(video: dict[str, Any], settings: dict[str, Any], scene: dict[str, Any]) -> list[tuple[Any, dict, dict]]:
+    """(drawn person, motion of the head, series of the inner face) for everyone in view; only the first is altered in a fake."""
+    draw = load_file(Path(__file__).with_name("draw.py"))
+    seed, method, fps, take = settings["seed"], video["method"], video["fps"], (video["identity"], video["take"])
+    num_frames, people = max(2, round(settings["seconds"] * fps)), []
+    for who in (video["identity"], video["second"])[: len(scene["centres_px"])]:
         altered = who == video["identity"] and method != "real"
-        face = video["donor"] if altered else who
-        trace = draw.sample_trace(own, settings["spatial_strength"]) if altered and method in ("spatial", "both") else None
+        trace = None
+        if altered and method in ("spatial", "both"):
+            trace = draw.sample_trace(signal.generator(seed, "trace", *take, method), settings["spatial_strength"])
         person = draw.Person(
             draw.sample_outer(signal.generator(seed, "outer", who)),
-            draw.sample_inner(signal.generator(seed, "inner face", face)),
-            unit_px=unit_px,
-            light=light,
+            draw.sample_inner(signal.generator(seed, "inner", video["donor"] if altered else who)),
+            unit_px=scene["unit_px"],
+            light=scene["light"],
             trace=trace,
         )
-        motion = signal.head_motion(signal.generator(seed, "motion", video["identity"], take, who), num_frames, fps=fps)
         series = signal.inner_series(
-            signal.generator(seed, "series", video["identity"], take, method, who),
+            signal.generator(seed, "series", *take, method, who),
             num_frames,
             fps=fps,
             clip_seconds=settings["clip_seconds"],
             strength=settings["strength"],
             permuted=altered and method in ("temporal", "both"),
         )
-        people.append((person, place * width_px, motion, series))
+        people.append((person, signal.head_motion(signal.generator(seed, "motion", *take, who), num_frames, fps=fps), series))
+    return people
 
-    sensor = signal.generator(seed, "noise", video["identity"], take, method)
-    noise = sensor.standard_normal((height_px + 64, width_px + 64, 3), dtype=np.float32) * np.float32(grain)
-    gain = (exposure * balance).astype(np.float32)
-    for i in range(num_frames):
-        frame = wall.copy()
-        at = [(x + m["x"][i] * unit_px, centre_y + m["y"][i] * unit_px) for _, x, m, _ in people]
-        for (person, x, _, _), (head_x, head_y) in zip(people, at, strict=True):
-            person.draw_body(frame, x + 0.5 * (head_x - x), centre_y + 0.5 * (head_y - centre_y))
-        for (person, _, motion, series), (head_x, head_y) in zip(people, at, strict=True):
-            person.draw_head(frame, head_x, head_y, {k: v[i] for k, v in motion.items()}, {k: v[i] for k, v in series.items()})
-        frame *= gain
-        row, column = sensor.integers(64, size=2)
+
+def frames_of(video: dict[str, Any], settings: dict[str, Any]) -> Iterator[np.ndarray]:
+    """The frames of one planned video, (H, W, 3) uint8 RGB, before encoding."""
+    import cv2
+
+    scene = scene_of(video, settings["seed"])
+    people = _people(video, settings, scene)
+    height_px, width_px = video["size"]
+    sensor = signal.generator(settings["seed"], "noise", video["identity"], video["take"], video["method"])
+    margin = 64  # every frame sees another part of one field of noise
+    noise = scene["grain"] * sensor.standard_normal((height_px + margin, width_px + margin, 3), dtype=np.float32)
+    for i in range(len(people[0][1]["x"])):
+        frame = scene["wall"].copy()
+        drift = [np.asarray((motion["x"][i], motion["y"][i])) * scene["unit_px"] for _, motion, _ in people]
+        for (person, _, _), centre, moved in zip(people, scene["centres_px"], drift, strict=True):
+            person.draw_body(frame, *(centre + 0.5 * moved))
+        for (person, motion, series), centre, moved in zip(people, scene["centres_px"], drift, strict=True):
+            person.draw_head(frame, *(centre + moved), {k: v[i] for k, v in motion.items()}, {k: v[i] for k, v in series.items()})
+        frame *= scene["gain"]
+        row, column = sensor.integers(margin, size=2)
         yield cv2.add(frame, noise[row : row + height_px, column : column + width_px], dtype=cv2.CV_8U)
 
 
@@ -238,7 +262,7 @@ def render(root: str, video: dict[str, Any], settings: dict[str, Any]) -> str:
 
     cv2.setNumThreads(1)
     path = Path(root) / video["path"]
-    with VideoWriter(path, fps=video["fps"], crf=settings["crf"]) as writer:
+    with VideoWriter(path, fps=video["fps"], crf=settings["crf"], gop=settings["gop"]) as writer:
         for frame in frames_of(video, settings):
             writer.add(frame)
     return video["path"]

@@ -11,9 +11,12 @@ import hashlib
 
 import numpy as np
 
-CYCLES_PER_CLIP = (0.3, 1.2)
+CYCLES_PER_CLIP = (0.6, 1.2)
+"""From 0.6 on, not from 0.3: a slower series drifts within a clip, so that the mean and spread of a clip's frames tell it from its
+permuted twin. For the same reason every video has its own offset and amplitude of every quantity."""
+OFFSET_RMS, AMPLITUDE_SPREAD = 0.7, 0.35  # in units of the series' RMS; standard deviation of the logarithm
 INNER_RMS = {"dx": 0.05, "dy": 0.05, "brightness": 0.12, "scale": 0.02, "mouth": 0.22}
-"""Root mean square at strength 1. dx and dy are in half-widths of the head: 0.05 is 2.5 % of the face's width."""
+"""Root mean square of the series at strength 1. dx and dy are in half-widths of the head: 0.05 is 2.5 % of the face's width."""
 MOUTH_MEAN = 0.4
 
 
@@ -50,7 +53,11 @@ def inner_series(
     """
     seconds = np.arange(num_frames) / fps
     low_hz, high_hz = (c / clip_seconds for c in CYCLES_PER_CLIP)
-    series = {name: smooth(rng, seconds, low_hz=low_hz, high_hz=high_hz, rms=rms * strength) for name, rms in INNER_RMS.items()}
+    series = {}
+    for name, rms in INNER_RMS.items():
+        offset, amplitude = OFFSET_RMS * rng.standard_normal(), np.exp(AMPLITUDE_SPREAD * rng.standard_normal())
+        unit = smooth(rng, seconds, low_hz=low_hz, high_hz=high_hz, rms=1.0)
+        series[name] = rms * strength * np.clip(offset + amplitude * unit, -3, 3)
     series["mouth"] = np.clip(MOUTH_MEAN + series["mouth"], 0, 1)
     order = permute_windows(rng, num_frames, round(clip_seconds * fps))  # drawn for reals too: the stream is the same for all
     return {name: values[order] for name, values in series.items()} if permuted else series

@@ -36,10 +36,12 @@ class ResumableLoader(DataLoader):
         # a generator of its own: the base class would draw a seed from the global one at every start and shift everything after it
         super().__init__(dataset, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate, **kwargs)
         self.handed_out = 0
-        self.resume_at = 0
+        self.resume_at: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Any]:
-        first, self.resume_at = self.resume_at, 0
+        # a checkpoint after an epoch's last batch is resumed in the next epoch, which starts at its first batch
+        state, self.resume_at = self.resume_at, {}
+        first = state["handed_out"] if state.get("epoch") == self.batch_sampler.epoch else 0  # type: ignore[union-attr]
         self.batch_sampler.start = first  # type: ignore[union-attr]
         self.handed_out = first
         for batch in super().__iter__():
@@ -47,10 +49,10 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"handed_out": self.handed_out}
+        return {"handed_out": self.handed_out, "epoch": self.batch_sampler.epoch}  # type: ignore[union-attr]
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.resume_at = state["handed_out"]
+        self.resume_at = dict(state)
 
 
 class ClipData(L.LightningDataModule):

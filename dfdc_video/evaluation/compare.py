@@ -109,8 +109,8 @@ class Row:
 
     def mean_of(self, entry: str) -> float | None:
         """Mean over the runs of a number that their reports record, or None where one of them does not."""
-        values = [run.report.get(entry) for run in self.runs]
-        return float(np.mean(values)) if all(isinstance(v, (int, float)) for v in values) else None
+        values = [float(v) for v in (run.report.get(entry) for run in self.runs) if isinstance(v, (int, float))]
+        return float(np.mean(values)) if len(values) == len(self.runs) else None
 
     def worst(self, count: int = 5) -> pd.DataFrame:
         """The videos with the least probability of their true class, worst first."""
@@ -162,7 +162,7 @@ class Comparison:
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in settings.items():
         result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
     return result
@@ -273,7 +273,7 @@ def compare(
         raise ValueError(f"run {repeated[0]} was given twice")
     runs = _unique_names([load_run(p, pooling=pooling) for p in paths])
     warnings = _refuse_unequal(runs, allow_different_frames=allow_different_frames)
-    settings = {"num_samples": num_samples, "seed": seed, "level": level, "clip": clip}
+    settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "level": level, "clip": clip}
     rows = tuple(_row(name, members, **settings) for name, members in _by_arm(runs).items())
     known = {row.name: row for row in rows}
     baseline = rows[0].name if baseline is None else baseline

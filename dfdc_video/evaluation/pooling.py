@@ -173,7 +173,7 @@ def pool_predictions(
     group = videos["group_id"].fillna("").astype(str)
     status = np.where(counts[:, 1] > 0, "scored", np.where(videos["status"] == "no_face", "no_face", "unreadable"))
     table = pd.DataFrame({"video_id": videos["video_id"], "label": videos["label"]})
-    table["method"] = method.where(method != "", np.where(videos["label"] == 0, "real", "unknown"))
+    table["method"] = np.where(method != "", method, np.where(videos["label"] == 0, "real", "unknown"))
     table["group_id"] = group.where(group != "", videos["video_id"])  # a video without a group is one by itself
     table["status"], table["num_tracks"], table["num_clips"] = status, counts[:, 0], counts[:, 1]
     for k in range(len(logits)):

@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, as_completed
+from concurrent.futures import CancelledError, Future, as_completed
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ def load_json(path: Path) -> dict[str, Any] | None:
 def _is_done(out: Path, video: Video, content_hash: str) -> bool:
     """Whether a result of this very file is there, with all its face videos."""
     result = load_json(result_path(out, video.video_id))
-    return bool(result) and result["content_hash"] == content_hash and all((out / t["crop_path"]).is_file() for t in result["tracks"])
+    if not result:
+        return False
+    return result["content_hash"] == content_hash and all((out / t["crop_path"]).is_file() for t in result["tracks"])
 
 
 def _start_worker() -> None:
@@ -120,12 +122,12 @@ def run_pool(
     """Each job in a spawned worker with a time limit. A lack of disk, memory or a library stops the run; other failures cost one video."""
     from pebble import ProcessExpired, ProcessPool
 
-    failures = []
+    failures: list[Rejection] = []
     if not jobs:
         return failures
     pool = ProcessPool(max_workers=min(workers, len(jobs)), initializer=_start_worker, context=multiprocessing.get_context("spawn"))
     try:
-        futures = {pool.schedule(function, args=arguments, timeout=timeout_seconds): video for video, arguments in jobs}
+        futures: dict[Future[None], Video] = {pool.schedule(function, args=arguments, timeout=timeout_seconds): video for video, arguments in jobs}
         for future in as_completed(futures):
             video, reason = futures[future], ""
             try:

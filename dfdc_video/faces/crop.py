@@ -9,7 +9,7 @@ import numpy as np
 
 from dfdc_video.faces.track import Tracklet
 
-MAX_GROWTH = 2.0  # a segment's box may be this many times the box that its median face needs
+MAX_GROWTH = 2.0  # a segment's box may be this many times the box that its smaller faces need
 
 
 def face_sizes(boxes_px: np.ndarray) -> np.ndarray:
@@ -36,13 +36,15 @@ def crop_box(boxes_px: np.ndarray, *, margin: float) -> tuple[int, int, int, int
 def split_track(track: Tracklet, *, margin: float, min_frames: int, max_growth: float = MAX_GROWTH) -> list[Tracklet]:
     """Cut a track whose face moves or grows so much that one fixed box would show it small.
 
-    While the box over a piece is more than `max_growth` times the box of its median face, the piece is divided where the larger of the
-    two new boxes is smallest. Pieces are never shorter than `min_frames`, so a very fast move may stay in one large box.
+    While the box over a piece is more than `max_growth` times the box of one of its smaller faces (the lower quartile), the piece is
+    divided where the larger of the two new boxes is smallest. Pieces are never shorter than `min_frames`, so a very fast move may stay
+    in one large box.
     """
-    boxes, size = track.boxes_px, float(np.median(face_sizes(track.boxes_px)))
+    boxes, sizes = track.boxes_px, face_sizes(track.boxes_px)
+    size = float(np.median(sizes))
     whole = float(_side(boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0), size, margin))
     at = np.arange(min_frames, len(boxes) - min_frames + 1)
-    if whole <= max_growth * margin * size or not len(at):
+    if whole <= max_growth * margin * float(np.quantile(sizes, 0.25)) or not len(at):
         return [track]
     low, high = np.minimum.accumulate(boxes[:, :2]), np.maximum.accumulate(boxes[:, 2:])
     low_after, high_after = np.minimum.accumulate(boxes[::-1, :2])[::-1], np.maximum.accumulate(boxes[::-1, 2:])[::-1]

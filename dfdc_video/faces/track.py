@@ -44,14 +44,16 @@ def find_cuts(
     """First frames of new shots, from grey thumbnails (T, h, w) on a scale of 0 to 255.
 
     A cut is a jump that is large by itself (`threshold`) and against its surroundings: at least `ratio` times the second largest jump
-    within three frames to either side, which lets one more cut lie near and is not fooled by repeated frames. A smaller jump
+    within three frames to either side, which lets one more cut lie near and is not fooled by repeated frames; the largest one at the ends
+    of the video, where a side is short. A smaller jump
     (`low_threshold`, dark scenes) has to stand out more (`low_ratio`). One odd frame between two equal ones (a flash) is no cut.
     """
     jumps = np.array([0.0] + [jump(a, b) for a, b in zip(thumbnails, thumbnails[1:], strict=False)])
     cuts = []
     for t in range(1, len(jumps)):
-        around = np.sort(np.concatenate((jumps[max(1, t - CUT_REACH) : t], jumps[t + 1 : t + 1 + CUT_REACH])))
-        usual = float(around[-2]) if len(around) >= 2 else 0.0
+        before, after = jumps[max(1, t - CUT_REACH) : t], jumps[t + 1 : t + 1 + CUT_REACH]
+        around = np.sort(np.concatenate((before, after)))
+        usual = float(around[-2] if len(around) == 2 * CUT_REACH else around[-1]) if len(around) else 0.0
         if (jumps[t] >= threshold and jumps[t] >= ratio * usual) or (jumps[t] >= low_threshold and jumps[t] >= low_ratio * usual):
             cuts.append(t)
     flashes = {t for t in cuts if t + 1 in cuts and jump(thumbnails[t - 1], thumbnails[t + 1]) < low_threshold}

@@ -7,6 +7,7 @@ into the batch happen inside, so that a frame model and its sequence twin are gi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -23,6 +24,9 @@ class VideoClassifier(nn.Module):
     `unused` says, prefix -> reason, which tensors of such a checkpoint this model has no place for.
     `cam_layer` is the module whose output a class activation map is drawn from. `uses_time` is False for a bag of frames.
     """
+
+    mean: torch.Tensor  # (1, C, 1, 1, 1), of pixels between 0 and 1
+    std: torch.Tensor
 
     def __init__(
         self,
@@ -70,9 +74,10 @@ class VideoClassifier(nn.Module):
 
     def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
         """Normalised float clip (B, C, T, H, W) -> logits of every frame (B, T, K), where the family has them."""
-        if not hasattr(self.network, "frame_logits"):
+        per_frame = getattr(self.network, "frame_logits", None)
+        if per_frame is None:
             raise ValueError(f"{type(self.network).__name__} has no logits per frame; the families frame and efficientnet3d do")
-        return self.network.frame_logits(clip)
+        return per_frame(clip)
 
 
 def build(name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object) -> VideoClassifier:
@@ -92,24 +97,24 @@ def fold(clip: torch.Tensor) -> torch.Tensor:
 
 def timm_backbone(
     backbone: str, *, num_classes: int, size: tuple[int, int], pretrained: bool, dropout: float = 0.0, drop_path: float = 0.0
-) -> tuple[nn.Module, dict]:
+) -> tuple[Any, dict]:
     """A timm network and its data settings (mean, std, name of its classifier); `num_classes` 0 leaves the classifier out."""
     if not timm.is_model(backbone.split(".")[0]):
         raise ValueError(f"unknown timm backbone '{backbone}'; {nearest(backbone, timm.list_models())}")
+    config = timm.get_pretrained_cfg(backbone) or timm.models.PretrainedCfg()
     options: dict = {"num_classes": num_classes, "drop_rate": dropout}
     if drop_path:
         options["drop_path_rate"] = drop_path
     try:
-        if timm.get_pretrained_cfg(backbone).fixed_input_size:
+        if config.fixed_input_size:
             options["img_size"] = size  # vision transformers have one position embedding per patch
-        network = timm.create_model(backbone, pretrained=pretrained, **options)
+        network: Any = timm.create_model(backbone, pretrained=pretrained, **options)
     except TypeError as error:
         raise ValueError(f"backbone {backbone} does not take these settings: {str(error).splitlines()[0]}") from error
     except Exception as error:  # a download fails with errors of four libraries
         if not pretrained:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        config = timm.get_pretrained_cfg(backbone)
         source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url or "timm's release page"
         raise ValueError(
             f"MODEL.PRETRAINED: the weights of timm's {backbone} could not be fetched ({reason}); "
@@ -124,7 +129,7 @@ def classifier_names(config: dict, prefix: str) -> tuple[str, ...]:
     return tuple(f"{prefix}{n}" for n in ((names,) if isinstance(names, str) else names))
 
 
-def stages(network: nn.Module) -> list[dict]:
+def stages(network: Any) -> list[dict]:
     """timm's table of a network's stages, first to last: module name, number of channels, reduction."""
     info = network.feature_info
     return list(info.info if hasattr(info, "info") else info)

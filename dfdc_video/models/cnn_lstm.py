@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -19,14 +21,14 @@ class GridFeatures(nn.Module):
     The backbone is handed over at each call: it stays a child of the network alone, under the name that it has in a frame model.
     """
 
-    def __init__(self, backbone: nn.Module, *, stage: int, grid: int) -> None:
+    def __init__(self, backbone: Any, *, stage: int, grid: int) -> None:
         super().__init__()
         self.stage = stage % len(stages(backbone))
         self.dim = stages(backbone)[self.stage]["num_chs"] * grid * grid
         backbone.prune_intermediate_layers([self.stage], prune_norm=True, prune_head=True)
         self.pool = nn.AdaptiveAvgPool2d(grid)
 
-    def forward(self, backbone: nn.Module, frames: torch.Tensor) -> torch.Tensor:
+    def forward(self, backbone: Any, frames: torch.Tensor) -> torch.Tensor:
         (features,) = backbone.forward_intermediates(frames, indices=[self.stage], stop_early=True, intermediates_only=True)
         return self.pool(features).flatten(1)
 
@@ -36,7 +38,7 @@ class CNNLSTMNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         *,
         num_classes: int,
         pool: str,

@@ -7,6 +7,8 @@ weights divided by k in each tap, a clip that does not change gives the frame mo
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import Conv2dSame, pad_same
 from timm.models._efficientnet_blocks import EdgeResidual, InvertedResidual
@@ -16,7 +18,7 @@ from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold
 from dfdc_video.registry import MODELS, nearest
 
 PADDINGS = ("zero", "replicate")
-STARTS = ("inflate", "random")
+STARTS = ("inflate", "difference")
 EXPANSIONS = {InvertedResidual: "conv_pw", EdgeResidual: "conv_exp"}  # by type: other blocks name their projection conv_pw
 
 
@@ -24,17 +26,19 @@ class TemporalConv(nn.Conv3d):
     """A convolution over time and space on frames that lie in the batch: (B·T, C, H, W) -> (B·T, D, H', W')."""
 
     num_frames = 1  # T; set by the network before each pass, since a folded tensor does not know it
+    same = False  # pad in space as TensorFlow does, by the size of the input
+    replicate = False  # pad in time with the first and the last frame instead of zeros
 
     @classmethod
     def inflate(cls, conv: nn.Conv2d, *, kernel: int, padding: str, start: str) -> TemporalConv:
-        """From a Conv2d: its weights divided by `kernel` in each tap (inflate), or new ones of the same distribution (random)."""
-        same = isinstance(conv, Conv2dSame)  # TensorFlow's padding depends on the input's size
+        """From a Conv2d: its weights as the taps that `start` says, see `inflated` and `differences`."""
+        same = isinstance(conv, Conv2dSame)
         spatial = (0, 0) if same else conv.padding
         new = cls(
             conv.in_channels,
             conv.out_channels,
-            (kernel, *conv.kernel_size),
-            stride=(1, *conv.stride),
+            (kernel, conv.kernel_size[0], conv.kernel_size[1]),
+            stride=(1, conv.stride[0], conv.stride[1]),
             padding=(kernel // 2 if padding == "zero" else 0, *spatial),
             bias=False,
             device=conv.weight.device,
@@ -42,16 +46,12 @@ class TemporalConv(nn.Conv3d):
         )
         new.same, new.replicate = same, padding == "replicate"
         with torch.no_grad():
-            if start == "inflate":
-                new.weight.copy_(inflated(conv.weight, kernel))
-            else:
-                # timm draws with a variance of 2 / fan out; `kernel` times as many inputs are summed here.
-                new.weight.normal_(0, (2 / (conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1] * kernel)) ** 0.5)
+            new.weight.copy_((inflated if start == "inflate" else differences)(conv.weight, kernel))
         return new
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         if self.same:
-            frames = pad_same(frames, self.kernel_size[1:], self.stride[1:])
+            frames = pad_same(frames, list(self.kernel_size[1:]), list(self.stride[1:]))
         clip = frames.unflatten(0, (-1, self.num_frames)).transpose(1, 2)  # (B, C, T, H, W)
         if self.replicate:
             reach = self.kernel_size[0] // 2
@@ -62,6 +62,18 @@ class TemporalConv(nn.Conv3d):
 def inflated(weight: torch.Tensor, kernel: int) -> torch.Tensor:
     """(D, C, h, w) -> (D, C, kernel, h, w), divided by `kernel`: the response to a clip that does not change stays the same."""
     return weight.unsqueeze(2).repeat(1, 1, kernel, 1, 1) / kernel
+
+
+def differences(weight: torch.Tensor, kernel: int) -> torch.Tensor:
+    """As `inflated`, but every second output channel is the change of the 2D response since the frame before.
+
+    Equal taps are a low pass over time: a network that starts with them from scratch learns appearance first and may never look at time.
+    """
+    new = inflated(weight, kernel)
+    new[1::2] = 0
+    new[1::2, :, kernel // 2] = weight[1::2]
+    new[1::2, :, kernel // 2 - 1] = -weight[1::2]
+    return new
 
 
 class EfficientNet3dNetwork(nn.Module):
@@ -94,14 +106,14 @@ def parse_blocks(blocks: str, count: int) -> list[int]:
     return sorted(set(numbers))
 
 
-def add_time(backbone: nn.Module, *, kernel: int, blocks: str, padding: str, start: str) -> int:
+def add_time(backbone: Any, *, kernel: int, blocks: str, padding: str, start: str) -> int:
     """Inflate the expansions of the chosen stages in place; how many there were. Blocks that do not expand have none."""
     stages_2d = list(backbone.blocks)
     count = 0
     for number in parse_blocks(blocks, len(stages_2d)):
         for block in stages_2d[number]:
-            name = EXPANSIONS.get(type(block))
-            conv = getattr(block, name) if name else None
+            name = EXPANSIONS.get(type(block), "")
+            conv = getattr(block, name, None)
             if conv is None or conv.in_channels == conv.out_channels:
                 continue
             if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.groups != 1 or conv.bias is not None or conv.dilation != (1, 1):
@@ -130,17 +142,17 @@ def efficientnet3d(
 
     NTech: B7 Noisy Student, 7 frames 1/15 s apart, 224 x 192 pixels, kernel 3, zero padding, in every block whose expand ratio is not 1.
     `blocks` chooses stages: "all", "0-3" or "1,4,5". `padding` in time: zero (as published) or replicate. `start` is what the temporal
-    kernels begin with: the 2D weights in each tap, divided by k (inflate, as published), which is a mean over time and the right start for
-    weights that were trained, or new random ones, which see changes from the first step on when nothing was trained before.
+    kernels begin with: the 2D weights divided by k in each tap (inflate, as published; for weights that were trained), or with frame-to-frame
+    changes in every second channel (difference; for training from scratch, best with replicate padding).
     """
-    if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"efficientnet3d: kernel {kernel}, expected an odd number of frames")
+    if kernel < 3 or kernel % 2 == 0:
+        raise ValueError(f"efficientnet3d: kernel {kernel}, expected an odd number of frames, 3 or more")
     if padding not in PADDINGS:
         raise ValueError(f"efficientnet3d: padding '{padding}'; {nearest(padding, PADDINGS)}")
     if start not in STARTS:
         raise ValueError(f"efficientnet3d: start '{start}'; {nearest(start, STARTS)}")
-    if start == "random" and pretrained:
-        raise ValueError("efficientnet3d: start random throws the pretrained expansions away; set MODEL.START inflate or MODEL.PRETRAINED False")
+    if start == "difference" and pretrained:
+        raise ValueError("efficientnet3d: start difference changes what the pretrained network computes; set START inflate or PRETRAINED False")
     network, config = timm_backbone(backbone, num_classes=num_classes, size=size, pretrained=pretrained, dropout=dropout, drop_path=drop_path)
     if not hasattr(network, "blocks") or not hasattr(network, "conv_stem"):
         raise ValueError(f"efficientnet3d: backbone {backbone} is no EfficientNet; expected one with MBConv blocks, for example tf_efficientnet_b0")

@@ -10,6 +10,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ from dfdc_video.evaluation.metrics import LOWER_IS_BETTER, title_of
 INK = "#3b4148"
 COLOURS = ("#0f7ac2", "#e0761a", "#2a9d5c", "#b0449e", "#c8443c", "#7c6bd6", "#8f8a1c", "#16a0a8")  # legible on white and on near-black
 MARKERS = "osD^vPX*"
-BINS = np.linspace(0, 1, 21)
+BINS = [i / 20 for i in range(21)]
 
 
 def style_of(index: int) -> dict[str, str]:
@@ -49,7 +50,7 @@ def _figure(columns: int, *, width: float, height: float, rows: int = 1) -> tupl
     return figure, axes
 
 
-def _legend(owner: Axes | Figure, **settings: object) -> None:
+def _legend(owner: Any, **settings: Any) -> None:
     owner.legend(frameon=False, fontsize=9, labelcolor=INK, **settings)
 
 
@@ -154,6 +155,8 @@ def score_histograms(comparison: Comparison) -> Figure | None:
         ax.set_axis_off()
     for ax, row in zip(axes.ravel(), comparison.rows, strict=False):
         _histogram(ax, row, comparison.methods)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("share of videos")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     _legend(figure, handles=handles, labels=labels, loc="outside lower center", ncols=min(6, len(labels)))
     return figure
@@ -168,8 +171,6 @@ def _histogram(ax: Axes, row: Row, methods: Sequence[str]) -> None:
         share = np.full(len(fakes), 1 / len(fakes))
         ax.hist(fakes, BINS, weights=share, histtype="step", linewidth=1.5, color=COLOURS[-1 - index % len(COLOURS)], label=method)
     ax.set(title=row.name, xlabel="P(fake)", xlim=(0, 1))
-    if ax.get_subplotspec().is_first_col():
-        ax.set_ylabel("share of videos")
 
 
 def to_svg(figure: Figure, *, salt: str) -> str:

@@ -19,7 +19,7 @@ TEMPLATE = "page.html"
 PICTURES = (
     ("AUC per method", figures.method_bars, "Whiskers are intervals over groups; the dashed line is a coin."),
     ("ROC", figures.roc_curves, "Each method's fakes against all reals; the number is the AUC."),
-    ("Training", figures.training_curves, "Means per epoch. Checkpoints are chosen on validation videos, never on test."),
+    ("Training", figures.training_curves, "Means per epoch, over the batches of training and over the validation videos."),
     ("Scores", figures.score_histograms, "Where the models put reals (filled) and the fakes of each method (outlined)."),
 )
 PROVENANCE = ("config_name", "seed", "config_hash", "commit", "command", "checkpoint", "manifest_path", "clip", "pooling", "environment")

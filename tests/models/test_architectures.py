@@ -7,7 +7,7 @@ import timm
 import torch
 
 from dfdc_video.models.classifier import build
-from dfdc_video.models.efficientnet3d import TemporalConv, parse_blocks
+from dfdc_video.models.efficientnet3d import TemporalConv, inflated, parse_blocks
 from dfdc_video.models.slowfast import slow_indices
 
 
@@ -26,20 +26,28 @@ def clip(batch=2, num_frames=9, size=(64, 64)):
     return torch.randn(batch, 3, num_frames, *size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("backbone", ["test_efficientnet", "tf_efficientnet_b0"])
+@pytest.mark.parametrize(
+    ("backbone", "blocks", "count", "size"),
+    [
+        ("test_efficientnet", "all", 4, (64, 64)),  # two fused and two plain MBConv
+        ("tf_efficientnet_b0", "5-6", 5, (64, 64)),  # 4 + 1 blocks
+        ("tf_efficientnetv2_b0", "1-2", 4, (75, 62)),  # fused, with TensorFlow's padding, which differs at odd sizes
+    ],
+)
 @pytest.mark.parametrize("padding", ["zero", "replicate"])
-def test_inflated_network_is_the_2d_network_on_a_constant_clip(backbone, padding):
+def test_inflated_network_is_the_2d_network_on_a_constant_clip(backbone, blocks, count, size, padding):
     """Interior frames see only their like; with replicate padding all frames do."""
     torch.manual_seed(0)
     twin = warm(timm.create_model(backbone, num_classes=2)).eval()
     torch.manual_seed(0)
-    blocks = "all" if backbone.startswith("test") else "5-6"
-    model = build("efficientnet3d", 2, 15, (64, 64), backbone=backbone, padding=padding, blocks=blocks)
-    warm(model.network.backbone).eval()
-    model.eval()
-    count = sum(isinstance(m, TemporalConv) for m in model.modules())
-    assert count == {"test_efficientnet": 2, "tf_efficientnet_b0": 5}[backbone]  # B0's stages 5 and 6 have 4 + 1 blocks
-    image = clip(num_frames=1)
+    model = build("efficientnet3d", 2, 15, size, backbone=backbone, padding=padding, blocks=blocks).eval()
+    state = twin.state_dict()
+    for name, module in model.network.backbone.named_modules():
+        if isinstance(module, TemporalConv):
+            state[name + ".weight"] = inflated(state[name + ".weight"], 3)
+    model.network.backbone.load_state_dict(state)
+    assert sum(isinstance(m, TemporalConv) for m in model.modules()) == count
+    image = clip(num_frames=1, size=size)
     with torch.no_grad():
         wanted = twin(image[:, :, 0])
         logits = model.frame_logits(image.expand(-1, -1, 15, -1, -1))  # (B, T, K)
@@ -48,6 +56,20 @@ def test_inflated_network_is_the_2d_network_on_a_constant_clip(backbone, padding
     torch.testing.assert_close(inner, wanted[:, None].expand_as(inner), rtol=1e-4, atol=1e-5)
     if padding == "zero":
         assert (logits[:, 0] - wanted).abs().max() > 1e-4
+
+
+def test_difference_start_responds_to_change_in_every_second_channel():
+    """On a constant clip those channels are silent and the others are the 2D network's; on a changing one they are the 2D change."""
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(4, 6, 3, padding=1, bias=False)
+    temporal = TemporalConv.inflate(conv, kernel=3, padding="replicate", start="difference")
+    temporal.num_frames = 5
+    still = torch.randn(1, 4, 8, 8).expand(5, -1, -1, -1)
+    moving = torch.randn(5, 4, 8, 8)
+    with torch.no_grad():
+        assert temporal(still)[:, 1::2].abs().max() < 1e-5
+        torch.testing.assert_close(temporal(still)[:, ::2], conv(still)[:, ::2])
+        torch.testing.assert_close(temporal(moving)[1:, 1::2], (conv(moving)[1:] - conv(moving)[:-1])[:, 1::2], rtol=1e-4, atol=1e-5)
 
 
 def test_every_expansion_of_efficientnet_b0_becomes_3d():
@@ -61,7 +83,7 @@ def test_every_expansion_of_efficientnet_b0_becomes_3d():
 def test_temporal_receptive_field_is_one_frame_per_expansion():
     """A change of one frame reaches the two neighbours through each of two expansions, and no further."""
     torch.manual_seed(0)
-    model = build("efficientnet3d", 2, 9, (64, 64), backbone="test_efficientnet").eval()
+    model = build("efficientnet3d", 2, 9, (64, 64), backbone="test_efficientnet", blocks="3-4").eval()
     one = clip(batch=1)
     other = one.clone()
     other[:, :, 4] += 1

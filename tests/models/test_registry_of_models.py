@@ -184,6 +184,8 @@ def test_unknown_setting_is_answered_with_the_nearest(name):
         ("cnn_lstm", {"pool": "grid", "stage": 9}, "it has 5 stages"),
         ("efficientnet3d", {"kernel": 2}, "odd"),
         ("efficientnet3d", {"padding": "reflect"}, "padding 'reflect'"),
+        ("efficientnet3d", {"start": "inflated"}, "did you mean inflate"),
+        ("efficientnet3d", {"start": "difference", "pretrained": True}, "changes what the pretrained"),
         ("efficientnet3d", {"backbone": "resnet18"}, "no EfficientNet"),
         ("efficientnet3d", {"blocks": "3-9"}, "below 7"),
         ("efficientnet3d", {"blocks": "0"}, "nothing would see time"),

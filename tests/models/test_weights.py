@@ -66,10 +66,10 @@ def test_frame_checkpoint_inflates_into_efficientnet3d(tmp_path, padding):
     source, target = frame(), make("efficientnet3d", backbone="test_efficientnet", kernel=5, padding=padding)
     report = load_weights(target, saved(tmp_path, source.state_dict()), keep_head=True)
     convs = [n for n, m in target.named_modules() if isinstance(m, TemporalConv)]
-    assert report.inflated == [f"{n}.weight" for n in convs] and len(convs) == 2
-    image = torch.randn(2, 3, 1, 64, 64).expand(-1, -1, 9, -1, -1)
+    assert report.inflated == [f"{n}.weight" for n in convs] and len(convs) == 4
+    image = torch.randn(2, 3, 1, 64, 64).expand(-1, -1, 17, -1, -1)
     with torch.no_grad():
-        torch.testing.assert_close(target.frame_logits(image)[:, 4], source.network(image), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(target.frame_logits(image)[:, 8], source.network(image), rtol=1e-4, atol=1e-5)
     accounted(report, target, source.state_dict())
 
 
@@ -182,6 +182,7 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("writer", ["torch", "torch legacy", "pickle", "pickle protocol 0"])
 def test_hostile_pickle_runs_nothing(tmp_path, writer):
     trap, path = tmp_path / "trap", tmp_path / "evil.pth"
