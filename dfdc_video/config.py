@@ -150,7 +150,7 @@ def parse_overrides(pairs: Sequence[str]) -> Tree:
     tree: Tree = {}
     for key, text in zip(pairs[::2], pairs[1::2], strict=True):
         try:
-            value = yaml.safe_load(text)
+            value = yaml.safe_load(text) if text else ""
         except yaml.YAMLError as error:
             raise ValueError(f"{key}: {text!r} is not a YAML value") from error
         *parents, leaf = key.split(".")

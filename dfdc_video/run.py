@@ -95,7 +95,7 @@ def check(cfg: CfgNode) -> Manifest:
 def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0) -> ClassifierModule:
     """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
     return ClassifierModule(
-        build_model(cfg, manifest.num_classes),
+        build_model(cfg, manifest.num_classes).channels_last(),
         loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
         optimizer=partial(OPTIMIZERS.get(cfg.OPTIM.NAME), **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
         rates=build_rates(cfg, steps_per_epoch) if steps_per_epoch else None,
@@ -201,20 +201,14 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
         log.info("%s", report)
         write_atomic(folder / "init_from.txt", f"{report}\n")
     write_atomic(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    best = ModelCheckpoint(
-        folder / "checkpoints", "best", monitor=MONITOR, mode="min", save_last=True, enable_version_counter=False, save_weights_only=False
-    )
-    step = ModelCheckpoint(
-        folder / "checkpoints",
-        "step",
-        every_n_train_steps=cfg.TRAIN.CHECKPOINT_EVERY_STEPS,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
+    checkpoints = partial(ModelCheckpoint, folder / "checkpoints", enable_version_counter=False, save_on_train_epoch_end=False)
+    best = checkpoints(filename="best", monitor=MONITOR, mode="min")
+    last = checkpoints(filename="last")  # of its own: save_last of the one above writes only where the metric improved
+    step = checkpoints(filename="step", every_n_train_steps=cfg.TRAIN.CHECKPOINT_EVERY_STEPS)
     stride = cfg.CLIP.STRIDE_FRAMES / 30 if cfg.CLIP.STRIDE_FRAMES else cfg.CLIP.STRIDE_SECONDS
     samples = SampleClips(folder, partial(write_samples, fps=1 / stride))
     loggers = [CSVLogger(folder, name="logs"), *_wandb(cfg, folder, name, manifest)]
-    trainer = _trainer(cfg, folder, loggers=loggers, callbacks=[best, step, RandomState(), LearningRates(), samples], quiet=quiet)
+    trainer = _trainer(cfg, folder, loggers=loggers, callbacks=[best, last, step, RandomState(), LearningRates(), samples], quiet=quiet)
     started = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=_newest_checkpoint(folder) if resume else None)

@@ -5,7 +5,9 @@
     synthetic.json                    the settings; the same settings continue, others are refused
 
 Methods: `spatial` shows in every frame and is as smooth in time as a real, `temporal` shows in the order of the frames only,
-`both` does both. README.md beside this file is the card, with what was measured.
+`both` does both. Measured on held-out people (README.md beside this file says how): `temporal` against real from single frames AUC 0.50,
+from the mean and spread of a clip's frames 0.52, from differences of neighbouring frames 1.00; `spatial` from single frames 0.97; faces
+found by BlazeFace in 1682 of 1683 frames; 4.6 ms of processor time per frame of 320x240.
 """
 
 from __future__ import annotations
