@@ -146,11 +146,12 @@ def _prepare(args: argparse.Namespace) -> int:
     from dfdc_video.prepare import prepare
     from dfdc_video.registry import settings_of
 
-    given = {k: getattr(args, k) for k in settings_of(prepare)}
-    manifest = prepare(args.dataset, args.root, args.out, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-    counts = manifest.videos.groupby(["split", "status"]).size()
+    given: dict[str, Any] = {k: getattr(args, k) for k in settings_of(prepare)}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    manifest = prepare(args.dataset, args.root, args.out, **given)
+    counts = (manifest.videos["split"] + " " + manifest.videos["status"]).value_counts().sort_index()
     print(f"{args.out}: {len(manifest.videos)} videos, {len(manifest.tracks)} tracks, split {manifest.split_hash}")
-    print("  " + ", ".join(f"{split or 'no split'} {status} {n}" for (split, status), n in counts.items()))
+    print("  " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     return 0
 
 

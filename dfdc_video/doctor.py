@@ -49,7 +49,8 @@ def _decoders() -> Iterator[Finding]:
             try:
                 means = DECODERS.get(name)(path, np.arange(8)).mean(axis=(1, 2, 3))
                 good = bool(np.abs(means - levels).max() < 4)
-                yield Finding(f"decoder {name}", good, name != "torchcodec", "reads" if good else f"reads wrong frames: means {means.round().tolist()}")
+                text = "reads" if good else f"reads wrong frames: means {means.round().tolist()}"
+                yield Finding(f"decoder {name}", good, name != "torchcodec", text)
             except Exception as error:  # as above: a decoder that cannot be imported or dies is what we look for
                 yield Finding(f"decoder {name}", False, name != "torchcodec", f"{str(error).splitlines()[0][:100]}")
     found = shutil.which("ffmpeg")

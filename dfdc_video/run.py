@@ -76,7 +76,8 @@ def build_model(cfg: CfgNode, num_classes: int) -> VideoClassifier:
 
 def build_rates(cfg: CfgNode, steps_per_epoch: int) -> Rates:
     """The rates of a config; ValueError where its schedule contradicts itself."""
-    return Rates.build(**{k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"]}, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
+    optim = {k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"]}
+    return Rates.build(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
 
 
 def check(cfg: CfgNode) -> Manifest:
@@ -87,7 +88,7 @@ def check(cfg: CfgNode) -> Manifest:
         raise ValueError(f"{manifest.root} was prepared with merged splits: its test scores would mean nothing")
     if cfg.MODEL.INIT_FROM and not Path(cfg.MODEL.INIT_FROM).is_file():
         raise FileNotFoundError(
-            f"MODEL.INIT_FROM: no file at {cfg.MODEL.INIT_FROM}; put the weights there, name another file, or set MODEL.INIT_FROM '' for random weights"
+            f"MODEL.INIT_FROM: no file at {cfg.MODEL.INIT_FROM}; put the weights there, name another file, or set it to '' for random weights"
         )
     return manifest
 
@@ -197,9 +198,9 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     data.dataset("val")  # an empty validation split is found before the first epoch, not after it
     folder = _claim(Path(folder), cfg, manifest, resume=resume)
     if cfg.MODEL.INIT_FROM:
-        report = load_weights(module.model, Path(cfg.MODEL.INIT_FROM), keep_head=cfg.MODEL.KEEP_HEAD)
-        log.info("%s", report)
-        write_atomic(folder / "init_from.txt", f"{report}\n")
+        loaded = load_weights(module.model, Path(cfg.MODEL.INIT_FROM), keep_head=cfg.MODEL.KEEP_HEAD)
+        log.info("%s", loaded)
+        write_atomic(folder / "init_from.txt", f"{loaded}\n")
     write_atomic(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     checkpoints = partial(ModelCheckpoint, folder / "checkpoints", enable_version_counter=False, save_on_train_epoch_end=False)
     best = checkpoints(filename="best", monitor=MONITOR, mode="min")
@@ -240,7 +241,8 @@ def _claim(folder: Path, cfg: CfgNode, manifest: Manifest, *, resume: bool) -> P
     if resume:
         stored = load_dump(config)
         if config_hash(stored) != config_hash(cfg):
-            raise ValueError(f"{folder} was started with other settings (config hash {config_hash(stored)}, now {config_hash(cfg)}); resume it as it was")
+            hashes = f"config hash {config_hash(stored)}, now {config_hash(cfg)}"
+            raise ValueError(f"{folder} was started with other settings ({hashes}); resume it as it was, or choose another --out")
         return folder
     if config.is_file():
         raise ValueError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another --out")
@@ -266,11 +268,13 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
     cfg = load_dump(folder / "config.yaml")
     checkpoint = folder / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
-        raise FileNotFoundError(f"{folder} has no checkpoints/best.ckpt: the run did not finish an epoch; continue it with `dfdc-video train --resume {folder}`")
+        cure = f"continue it with `dfdc-video train --resume {folder}`"
+        raise FileNotFoundError(f"{folder} has no checkpoints/best.ckpt: the run did not finish an epoch; {cure}")
     manifest = load_manifest(cfg)
     trained_on = json.loads((folder / "data.json").read_text(encoding="utf-8"))["split_hash"]
     if trained_on != manifest.split_hash:
-        raise ValueError(f"{folder} was trained on split {trained_on}, {manifest.root} is now split {manifest.split_hash}: trained-on videos may be among the tested")
+        now = f"{manifest.root} is now split {manifest.split_hash}"
+        raise ValueError(f"{folder} was trained on split {trained_on}, {now}: trained-on videos may be among the tested")
     data = build_data(cfg, manifest)
     module = build_module(cfg, manifest)
     module.videos["test"] = manifest.videos_of(split)[VIDEO_COLUMNS]

@@ -81,9 +81,10 @@ def _write_prepared(root: Path, *, per_split: dict[str, int], num_frames: int = 
                             image[: size_px // 2, : size_px // 2] = (230, 30, 30)
                         writer.add(image.astype(np.uint8))
                 stamps, boxes = np.arange(num_frames) / 30, np.tile([0.0, 0.0, size_px, size_px], (num_frames, 1))
-                track = Track(f"{video_id}_00", video_id, 0, boxes, stamps, 0.9, crop_path, (0, 0, size_px, size_px))
-                tracks.append(track_row(track))
-                row = {c: "" for c in VIDEO_COLUMNS} | {"num_frames": num_frames, "fps": 30.0, "height_px": size_px, "width_px": size_px, "rotation_degrees": 0}
+                box = (0, 0, size_px, size_px)
+                tracks.append(track_row(Track(f"{video_id}_00", video_id, 0, boxes, stamps, 0.9, crop_path, box)))
+                row = dict.fromkeys(VIDEO_COLUMNS, "") | {"num_frames": num_frames, "fps": 30.0, "rotation_degrees": 0}
+                row |= {"height_px": size_px, "width_px": size_px}
                 row |= {"video_id": video_id, "dataset": "made", "path": f"{video_id}.mp4", "label": int(method == "marked"), "split": split}
                 row |= {"source_id": f"{split}{n:02d}real" if method == "marked" else "", "group_id": f"{split}{n:02d}", "method": method}
                 videos.append(row | {"status": "ok"})

@@ -38,7 +38,7 @@ class ResumableLoader(DataLoader):
         self.handed_out = 0
         self.resume_at: dict[str, int] = {}
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # a checkpoint after an epoch's last batch is resumed in the next epoch, which starts at its first batch
         state, self.resume_at = self.resume_at, {}
         first = state["handed_out"] if state.get("epoch") == self.batch_sampler.epoch else 0  # type: ignore[union-attr]

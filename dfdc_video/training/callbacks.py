@@ -24,7 +24,7 @@ class RandomState(Callback):
         self.restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        numpy = np.random.get_state()
+        numpy: Any = np.random.get_state()
         return {
             "python": repr(random.getstate()),  # text and tensors only: checkpoints are read with weights_only
             "numpy": {"keys": torch.from_numpy(np.asarray(numpy[1], dtype=np.int64)), "rest": [numpy[0], *numpy[2:]]},

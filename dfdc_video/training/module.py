@@ -15,6 +15,7 @@ from torch import nn
 
 from dfdc_video.evaluation.metrics import video_metrics
 from dfdc_video.evaluation.pooling import pool_predictions, probabilities
+from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.training.optim import Rates, set_rate
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class ClassifierModule(L.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: VideoClassifier,
         *,
         loss: nn.Module,
         optimizer: Callable[..., torch.optim.Optimizer],

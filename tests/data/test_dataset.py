@@ -14,7 +14,8 @@ from dfdc_video.video import read_frames
 
 
 def spec(num_frames=4, size=32, **kwargs):
-    return ClipSpec(**{"num_frames": num_frames, "stride_seconds": 1 / 15, "stride_frames": 0, "height": size, "width": size, "short": "repeat_last"} | kwargs)
+    base = {"stride_seconds": 1 / 15, "stride_frames": 0, "short": "repeat_last"}
+    return ClipSpec(**{"num_frames": num_frames, "height": size, "width": size} | base | kwargs)
 
 
 def make(root, split="train", clip=None, **kwargs):

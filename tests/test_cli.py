@@ -1,0 +1,118 @@
+"""The command line as people meet it: bad input is one line and a non-zero exit, never a traceback."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dfdc_video.cli import VERBS, build_parser, main
+
+
+def run(capsys, *words) -> tuple[int, str, str]:
+    try:
+        code = main([str(w) for w in words])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_help_names_every_verb(capsys):
+    parser = build_parser()
+    verbs = next(a for a in parser._actions if a.dest == "verb").choices
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for verb in verbs:
+        assert re.search(rf"^  {verb} ", VERBS, re.M), f"{verb} is not explained in the help"
+        assert run(capsys, verb, "--help")[0] == 0
+    assert "--min-confidence" in run(capsys, "prepare", "--help")[1], "settings of prepare are its flags"
+
+
+def test_list_shows_configs_experiments_and_components(capsys):
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    for name in ("slowfast_r50_8x8_transfer", "frame_vs_sequence", "blazeface_full", "efficientnet3d", "model/frame_b7", "dfdc"):
+        assert re.search(rf"^  {re.escape(name)} +\S", out, re.M), name
+    _, only, _ = run(capsys, "list", "models")
+    assert "efficientnet3d" in only and "blazeface" not in only
+
+
+def bad_commands(tmp: Path, prepared: Path):
+    empty = tmp / "empty"
+    empty.mkdir()
+    text = tmp / "text.ckpt"
+    text.write_text("no weights")
+    damaged = tmp / "damaged"
+    damaged.mkdir()
+    for name in ("manifest.parquet", "tracks.parquet", "summary.json"):
+        (damaged / name).write_bytes(b"PAR1 half a file")
+    data = ("DATA.PATH", prepared)
+    return [
+        (("tarin", "x"), "did you mean train"),
+        (("train", "frame_smal"), "did you mean frame_small"),
+        (("train", "frame_small", "OPTIM.LR"), "pairs KEY VALUE"),
+        (("train", "frame_small", "OPTIM.LRR", "1"), "did you mean LR"),
+        (("train", "frame_small", "TRAIN.EPOCHS", "ten"), "expected int"),
+        (("train", "frame_small", "--nonsense"), "--nonsense"),
+        (("train",), "name a config"),
+        (("train", "frame_small", "DATA.PATH", tmp / "nowhere"), "expected the --out folder of `dfdc-video prepare`"),
+        (("train", "frame_small", "DATA.PATH", damaged), "damaged"),
+        (("train", "frame_small", *data, "MODEL.INIT_FROM", text), "text.ckpt"),
+        (("train", "slowfast_r50_8x8_transfer", *data), "no file at weights/SLOWFAST_8x8_R50.pyth"),
+        (("train", "--resume", empty), "no config.yaml"),
+        (("test", empty), "no config.yaml"),
+        (("test", tmp / "nowhere"), "no config.yaml"),
+        (("run", "frame_versus_sequence"), "did you mean frame_vs_sequence"),
+        (("run", "frame_vs_sequence", "DATA.PATH", tmp / "nowhere"), "nowhere"),
+        (("run", "frame_vs_sequence", *data, "--arms", "slowfats"), "did you mean slowfast"),
+        (("compare", empty), "no report.json"),
+        (("prepare", "dfcd", "--root", empty, "--out", tmp / "out"), "did you mean dfdc"),
+        (("prepare", "dfdc", "--root", empty, "--out", tmp / "out"), "empty"),
+        (("prepare", "dfdc", "--root", tmp / "nowhere", "--out", tmp / "out"), "nowhere"),
+        (("prepare", "dfdc", "--root", empty), "--out"),
+        (("generate", "--root", tmp / "g", "num_identitys", "4"), "did you mean num_identities"),
+        (("list", "modles"), "did you mean models"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_bad_input_is_one_line_and_a_non_zero_exit(capsys, tmp_path, prepared_root, monkeypatch, number):
+    monkeypatch.chdir(tmp_path)
+    words, message = bad_commands(tmp_path, prepared_root)[number]
+    code, out, err = run(capsys, *words)
+    assert code == 2, (words, out, err)
+    lines = [line for line in err.strip().splitlines() if line]
+    assert lines[-1].startswith("error: ") and message in lines[-1], err
+    assert "Traceback" not in err and not (tmp_path / "runs").exists()
+
+
+def test_all_bad_commands_are_tried(tmp_path):
+    assert len(bad_commands(tmp_path, tmp_path)) == 24
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="unknown config"):
+        main(["--debug", "train", "nothing_like_this"])
+
+
+def test_train_test_compare_by_command(capsys, tmp_path, prepared_root, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = (
+        "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 2 "
+        "TEST.NUM_BOOTSTRAP 100 WANDB.MODE disabled"
+    ).split()
+    for seed in (0, 1):
+        code, out, err = run(capsys, "train", "frame_small", *settings, "DATA.PATH", prepared_root, "SEED", seed)
+        assert code == 0 and f"frame_small-seed{seed}" in out and "auc" in out, err
+    code, out, _ = run(capsys, "test", "runs/frame_small-seed0", "--split", "val")
+    assert code == 0 and "val split" in out
+    code, out, _ = run(capsys, "compare", "runs/frame_small-seed0", "runs/frame_small-seed1")
+    assert code == 0 and "frame_small-seed1" in out
+    assert (tmp_path / "comparison" / "report.html").is_file() and (tmp_path / "comparison" / "table.csv").is_file()
+
+
+def test_doctor_says_ready(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0 and out.strip().endswith("ready")
+    for part in ("torch", "decoder decord", "BlazeFace full range", "Conv3d bf16 forward", "disk", "GPU"):
+        assert part in out
