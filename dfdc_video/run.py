@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,9 @@ from dfdc_video.training.optim import Rates
 from dfdc_video.video import VideoWriter
 
 log = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # devices found, tips, "max_epochs reached": nothing that a run needs
+for noise in ("does not have many workers", "smaller than the logging interval", "isinstance\\(treespec", "Checkpoint directory .* exists"):
+    warnings.filterwarnings("ignore", message=f".*{noise}")
 MONITOR = "video/log_loss"
 VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from dfdc_video.evaluation.metrics import CLIP, metric_names
 from dfdc_video.evaluation.pooling import pool_predictions, probabilities, read_predictions, read_videos, with_score
-from dfdc_video.evaluation.statistics import FEW_GROUPS, Difference, Interval, Samples, coverage_of, difference, resample_methods
+from dfdc_video.evaluation.statistics import FEW_GROUPS, Difference, Interval, Samples, average, coverage_of, difference, resample_methods
 from dfdc_video.registry import nearest
 
 REQUIRED = ("name", "split", "split_hash", "clip", "pooling")
@@ -97,15 +97,14 @@ def load_run(path: str | Path, *, pooling: str | None = None) -> RunResult:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the comparison: a run, or an arm whose seeds were averaged video by video."""
+    """One line of the comparison: a run, or an arm with the mean of its seeds' metrics."""
 
     name: str
     runs: tuple[RunResult, ...]
-    scores: pd.DataFrame = field(repr=False)  # probabilities averaged over the seeds
+    scores: pd.DataFrame = field(repr=False)  # probabilities averaged over the seeds: for curves and the list of worst videos
     samples: dict[str, Samples] = field(repr=False)  # "" -> all videos, method -> reals and its fakes
-    intervals: dict[str, Interval] = field(repr=False)  # of the averaged scores
-    seed_mean: dict[str, float] = field(repr=False)  # mean of the metric over the seeds
-    seed_sd: dict[str, float] = field(repr=False)  # its standard deviation (n − 1); NaN for one seed
+    intervals: dict[str, Interval] = field(repr=False)  # of the mean over the seeds
+    seed_sd: dict[str, float] = field(repr=False)  # standard deviation over the seeds (n − 1); NaN for one seed
 
     def mean_of(self, entry: str) -> float | None:
         """Mean over the runs of a number that their reports record, or None where one of them does not."""
@@ -136,15 +135,15 @@ class Comparison:
         return probabilities(self.rows[0].scores).shape[1]
 
     def table(self) -> pd.DataFrame:
-        """One line per row. Each `key` (video/auc, video/auc/temporal …) has `_low` and `_high`, and `_seed_mean` and `_seed_sd` where an arm
-        has several seeds; `delta/key` is the difference to the baseline with `_low`, `_high` and `_fraction_above`."""
+        """One line per row. Each `key` (video/auc, video/auc/temporal …) has `_low` and `_high`, and `_seed_sd` where an arm has several
+        seeds; `delta/key` is the difference to the baseline with `_low`, `_high` and `_fraction_above`."""
         lines = []
         for row in self.rows:
             line: dict[str, Any] = {"name": row.name, "num_seeds": len(row.runs)}
             for key, interval in row.intervals.items():
                 line |= {key: interval.value, f"{key}_low": interval.low, f"{key}_high": interval.high}
                 if any(len(r.runs) > 1 for r in self.rows):
-                    line |= {f"{key}_seed_mean": row.seed_mean[key], f"{key}_seed_sd": row.seed_sd[key]}
+                    line[f"{key}_seed_sd"] = row.seed_sd[key]
             line |= {entry: row.mean_of(entry) for entry in ("num_parameters", "train_seconds")} | coverage_of(row.scores)
             for key, delta in self.differences.get(row.name, {}).items():
                 line |= {f"delta/{key}": delta.value, f"delta/{key}_low": delta.low, f"delta/{key}_high": delta.high}
@@ -215,21 +214,20 @@ def _by_arm(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 
 def _row(name: str, runs: list[RunResult], *, num_samples: int, seed: int, level: float, clip: float) -> Row:
-    """Average the seeds' probabilities, then metrics with intervals; and each seed's own metrics for mean and deviation."""
+    """Every seed's metrics under the same resamples, averaged; and their deviation over the seeds."""
     probs = np.mean([probabilities(run.scores) for run in runs], axis=0)
     scores = with_score(runs[0].scores.assign(**{f"prob_{k}": probs[:, k] for k in range(probs.shape[1])}))
     statuses = np.array([run.scores["status"].to_numpy() for run in runs])
     scores["status"] = np.where((statuses == "scored").any(axis=0), "scored", statuses[0])
-    samples = resample_methods(scores, num_samples=num_samples, seed=seed, clip=clip)
+    each = [resample_methods(run.scores, num_samples=num_samples, seed=seed, clip=clip) for run in runs]
+    samples = {method: average([e[method] for e in each]) for method in each[0]}
     intervals = {key_of(m, method): i for method, s in samples.items() for m, i in s.intervals(level).items()}
-    if len(runs) == 1:
-        mean, sd = {key: i.value for key, i in intervals.items()}, dict.fromkeys(intervals, float("nan"))
-    else:
-        each = [resample_methods(run.scores, num_samples=1, seed=seed, clip=clip) for run in runs]
-        values = {key_of(m, method): [e[method].values[m] for e in each] for method, s in samples.items() for m in s.values}
-        mean = {key: float(np.mean(v)) for key, v in values.items()}
-        sd = {key: float(np.std(v, ddof=1)) for key, v in values.items()}
-    return Row(name, tuple(runs), scores, samples, intervals, mean, sd)
+    sd = {
+        key_of(m, method): float(np.std([e[method].values[m] for e in each], ddof=1)) if len(runs) > 1 else float("nan")
+        for method, s in samples.items()
+        for m in s.values
+    }
+    return Row(name, tuple(runs), scores, samples, intervals, sd)
 
 
 def _cautions(rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,8 @@ makes differences paired.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +100,19 @@ def resample(
         num_dropped=int((~keep).sum()),
         num_real=int((labels == 0).sum()),
         num_videos=len(labels),
+    )
+
+
+def average(parts: Sequence[Samples]) -> Samples:
+    """Samples of the mean over several runs (seeds) of one arm, from `resample` with equal labels, groups and seed.
+
+    The mean of the runs' metrics, not the metric of their mean score: averaging scores is an ensemble, and better than any of its runs.
+    """
+    assert len({(p.num_videos, p.num_dropped) for p in parts}) == 1, "the runs were resampled differently"
+    return replace(
+        parts[0],
+        values={name: float(np.mean([p.values[name] for p in parts])) for name in parts[0].values},
+        samples={name: np.mean([p.samples[name] for p in parts], axis=0) for name in parts[0].samples},
     )
 
 

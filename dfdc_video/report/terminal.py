@@ -1,4 +1,4 @@
-"""The comparison as tables for a terminal of 120 columns."""
+"""The comparison as tables for a terminal of 120 columns; in a narrower one without the intervals of the overall table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.table import Table
 from dfdc_video.evaluation.compare import Comparison, Row, key_of
 from dfdc_video.evaluation.metrics import LOWER_IS_BETTER, title_of
 from dfdc_video.evaluation.statistics import Difference, Interval, coverage_of
+
+WIDE = 116  # columns that the overall table takes with its intervals
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -26,8 +28,8 @@ def bounds(interval: Interval | Difference, *, signed: bool = False) -> str:
 
 
 def over_seeds(row: Row, key: str) -> str:
-    """mean ± standard deviation over the seeds of an arm; nothing for a single run."""
-    return f"{number(row.seed_mean[key])} ± {number(row.seed_sd[key])}" if len(row.runs) > 1 else ""
+    """± standard deviation over the seeds of an arm; nothing for a single run."""
+    return f"± {number(row.seed_sd[key])}" if len(row.runs) > 1 else ""
 
 
 def parameters(count: float | None) -> str:
@@ -52,12 +54,12 @@ def heading(metric: str) -> str:
     return f"{title_of(metric)} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
 
 
-def _cell(row: Row, key: str) -> str:
-    """Value and interval of the (seed-averaged) scores; above them mean ± deviation over the seeds, where there are several."""
+def _cell(row: Row, key: str, *, intervals: bool = True) -> str:
+    """Value (of several seeds: mean ± deviation) and its interval."""
     interval = row.intervals.get(key)
     if interval is None:
         return "–"
-    lines = [over_seeds(row, key), number(interval.value), bounds(interval)]
+    lines = [f"{number(interval.value)} {over_seeds(row, key)}".strip(), bounds(interval) if intervals else ""]
     return "\n".join(line for line in lines if line)
 
 
@@ -71,16 +73,17 @@ def _name(row: Row) -> str:
     return row.name if len(row.runs) == 1 else f"{row.name}\n({len(row.runs)} seeds)"
 
 
-def overall_table(comparison: Comparison) -> Table:
+def overall_table(comparison: Comparison, *, intervals: bool = True) -> Table:
     """Every metric over all videos, with size and training time."""
     level = f"{100 * comparison.settings['level']:g} %"
-    table = _table(f"All {len(comparison.rows[0].scores)} test videos: value and {level} interval over groups")
+    what = f"value and {level} interval over groups" if intervals else f"intervals: table.csv, or a terminal of {WIDE} columns"
+    table = _table(f"All {len(comparison.rows[0].scores)} test videos ({what})")
     for metric in comparison.metrics:
         table.add_column(heading(metric), justify="right", no_wrap=True)
     for name in ("size", "trained"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
-        cells = [_cell(row, key_of(metric)) for metric in comparison.metrics]
+        cells = [_cell(row, key_of(metric), intervals=intervals) for metric in comparison.metrics]
         table.add_row(_name(row), *cells, parameters(row.mean_of("num_parameters")), duration(row.mean_of("train_seconds")), end_section=True)
     return table
 
@@ -113,13 +116,15 @@ def difference_table(comparison: Comparison) -> Table:
 def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
     """Print the tables, how many videos were scored, and the cautions."""
     console = console or Console()
-    console.print(overall_table(comparison))
+    if not console.is_terminal and console.width < WIDE:  # a log file has no width
+        console.width = WIDE
+    console.print(overall_table(comparison, intervals=console.width >= WIDE))
     if comparison.methods:
         console.print(method_table(comparison))
     if comparison.differences:
         console.print(difference_table(comparison))
     if any(len(row.runs) > 1 for row in comparison.rows):
-        console.print("Several seeds: mean ± sd of the single runs; below it, the scores averaged over the seeds and their interval.")
+        console.print("Several seeds: mean ± sd of the runs; below it, the interval of the mean over resampled groups of videos.")
     for row in comparison.rows:
         c = coverage_of(row.scores)
         if c["scored"] < c["num_videos"]:

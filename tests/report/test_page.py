@@ -117,14 +117,14 @@ def test_provenance_is_told(page):
         assert word in text, word
 
 
-def test_seeds_are_told_from_the_averaged_scores(runs, tmp_path):
+def test_seeds_show_their_mean_and_deviation(runs, tmp_path):
     entries = [{"experiment": "question", "arm": "frame", "seed": seed} for seed in range(3)]
     paths = [runs.write(tmp_path / f"r{e['seed']}", report=e, seed=e["seed"], strength=0.5) for e in entries]
     comparison = compare(paths, num_samples=50)
     reader = Reader(write_page(tmp_path / "report.html", comparison).read_text(encoding="utf-8"))
     row = comparison.rows[0]
-    mean, sd = row.seed_mean["video/auc"], row.seed_sd["video/auc"]
-    assert f"{mean:.3f} ± {sd:.3f}" in reader.tables[0][1][1] and "3 seeds" in reader.tables[0][1][0]
+    mean, sd = row.intervals["video/auc"].value, row.seed_sd["video/auc"]
+    assert f"{mean:.3f}" in reader.tables[0][1][1] and f"± {sd:.3f}" in reader.tables[0][1][1] and "3 seeds" in reader.tables[0][1][0]
     assert "Difference" not in " ".join(reader.headings)
 
 
