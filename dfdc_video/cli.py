@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if extra:  # a value such as -1, which argparse takes for an option
         args.settings = [*args.settings, *extra]
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit")  # of libraries, about themselves
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "fvcore", "httpx", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -279,8 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"interrupted; continue with {stop}", file=sys.stderr)
         return 130
-    except KeyboardInterrupt:
-        print("interrupted; nothing that was finished is lost, the same command continues", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted; nothing that was finished is lost, the same command continues", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         if args.debug:

@@ -174,7 +174,7 @@ def _trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: li
     return L.Trainer(
         default_root_dir=folder,
         accelerator="auto",
-        devices="auto" if torch.cuda.is_available() else 1,
+        devices=1,
         max_epochs=cfg.TRAIN.EPOCHS,
         precision=precision(cfg),  # type: ignore[arg-type]
         gradient_clip_val=cfg.TRAIN.GRAD_CLIP or None,
@@ -183,7 +183,7 @@ def _trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: li
         enable_progress_bar=not quiet,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the batch samplers shard themselves
+        use_distributed_sampler=False,  # the batch samplers are complete as they are
         log_every_n_steps=20,
         benchmark=True,
     )
@@ -285,7 +285,6 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
     load_weights(module.model, checkpoint, keep_head=True)
     loader_trainer = _trainer(cfg, folder, loggers=[], callbacks=[], quiet=quiet)
     started = time.monotonic()
-    data.trainer = loader_trainer
     loader_trainer.test(module, dataloaders=data.views(split), verbose=False)
     out = folder if split == "test" else folder / split
     out.mkdir(exist_ok=True)

@@ -110,19 +110,12 @@ class ClipData(L.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         dataset = self.dataset("train")
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        batches = self.sampler(dataset.tracks, self.batch_size, self.seed, rank, world_size)
-        return ResumableLoader(dataset, batches, **self._workers())
+        return ResumableLoader(dataset, self.sampler(dataset.tracks, self.batch_size, self.seed), **self._workers())
 
     def views(self, split: str) -> DataLoader:
-        # under DDP every process scores every view of its own share; the module gathers them
+        """Every view of a split, in order."""
         dataset = self.dataset(split)
-        order = list(range(len(dataset)))
-        if self.trainer and self.trainer.world_size > 1:
-            order = order[self.trainer.global_rank :: self.trainer.world_size]
-        return DataLoader(
-            dataset, batch_size=self.test_batch_size, sampler=order, collate_fn=collate, generator=torch.Generator(), **self._workers()
-        )
+        return DataLoader(dataset, batch_size=self.test_batch_size, collate_fn=collate, generator=torch.Generator(), **self._workers())
 
     def val_dataloader(self) -> DataLoader:
         return self.views("val")

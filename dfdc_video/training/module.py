@@ -10,7 +10,6 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from dfdc_video.evaluation.metrics import video_metrics
@@ -103,12 +102,8 @@ class ClassifierModule(L.LightningModule):
             self.rows.append({**entry, "label": int(batch["label"][i]), **{f"logit_{k}": float(v) for k, v in enumerate(row)}})
 
     def _collect(self, split: str) -> dict[str, float]:
-        """Predictions of every process, as a table in `self.predictions`, and the metrics of the pooled videos."""
+        """Predictions as a table in `self.predictions`, and the metrics of the pooled videos."""
         rows, self.rows = self.rows, []
-        if dist.is_available() and dist.is_initialized():
-            parts: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, rows)
-            rows = [row for part in parts for row in part]
         if not rows:
             raise TooManyBadClips(f"no clip of the {split} split could be read; run `dfdc-video prepare` again")
         self.predictions = pd.DataFrame(rows).sort_values(["track_id", "start_frame"]).reset_index(drop=True)
