@@ -31,6 +31,7 @@ from dfdc_video.evaluation.statistics import evaluate
 from dfdc_video.manifest import Manifest, write_atomic
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.weights import load_weights
+from dfdc_video.records import SPLIT_NAMES
 from dfdc_video.registry import AUGMENTATIONS, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
 from dfdc_video.training.callbacks import LearningRates, RandomState, SampleClips
 from dfdc_video.training.module import ClassifierModule
@@ -39,7 +40,7 @@ from dfdc_video.video import VideoWriter
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # devices found, tips, "max_epochs reached": nothing that a run needs
-for noise in ("does not have many workers", "smaller than the logging interval", "isinstance\\(treespec", "Checkpoint directory .* exists"):
+for noise in ("does not have many workers", "is smaller than the logging interval", "`isinstance.treespec", "Checkpoint directory"):
     warnings.filterwarnings("ignore", message=f".*{noise}")
 MONITOR = "video/log_loss"
 VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]
@@ -71,11 +72,13 @@ def build_data(cfg: CfgNode, manifest: Manifest) -> ClipData:
     )
 
 
-def build_model(cfg: CfgNode, num_classes: int) -> VideoClassifier:
-    """The network of a config with fresh weights (or timm's, where the config says so)."""
+def build_model(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = False) -> VideoClassifier:
+    """The network of a config with fresh weights, or timm's where the config says so and no checkpoint replaces them anyway."""
     torch.manual_seed(cfg.SEED)  # weights depend on the seed alone, not on what ran before
-    size = (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH)
-    return MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, size, **keywords(cfg.MODEL, tuple(SHARED["MODEL"])))
+    settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
+    if checkpoint_follows and "pretrained" in settings:
+        settings["pretrained"] = False  # scoring or resuming a run must not need the network
+    return MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings)
 
 
 def build_rates(cfg: CfgNode, steps_per_epoch: int) -> Rates:
@@ -90,6 +93,11 @@ def check(cfg: CfgNode) -> Manifest:
     manifest = load_manifest(cfg)
     if manifest.summary.get("merged"):
         raise ValueError(f"{manifest.root} was prepared with merged splits: its test scores would mean nothing")
+    for split in SPLIT_NAMES:
+        classes = sorted(manifest.videos_of(split)["label"].unique())
+        if len(classes) < 2:
+            found = f"one class only (label {classes[0]})" if classes else "no video"
+            raise ValueError(f"{manifest.root}: the {split} split has {found}; a classifier needs two: prepare more videos or change --ratios")
     if cfg.MODEL.INIT_FROM and not Path(cfg.MODEL.INIT_FROM).is_file():
         raise FileNotFoundError(
             f"MODEL.INIT_FROM: no file at {cfg.MODEL.INIT_FROM}; put the weights there, name another file, or set it to '' for random weights"
@@ -97,10 +105,10 @@ def check(cfg: CfgNode) -> Manifest:
     return manifest
 
 
-def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0) -> ClassifierModule:
+def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False) -> ClassifierModule:
     """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
     return ClassifierModule(
-        build_model(cfg, manifest.num_classes).channels_last(),
+        build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last(),
         loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
         optimizer=partial(OPTIMIZERS.get(cfg.OPTIM.NAME), **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
         rates=build_rates(cfg, steps_per_epoch) if steps_per_epoch else None,
@@ -198,11 +206,13 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     torch.set_float32_matmul_precision("high")
     L.seed_everything(cfg.SEED, workers=False, verbose=False)
     data = build_data(cfg, manifest)
-    module = build_module(cfg, manifest, steps_per_epoch=len(data.train_dataloader()))
+    checkpoint = _newest_checkpoint(Path(folder)) if resume else None
+    module = build_module(cfg, manifest, steps_per_epoch=len(data.train_dataloader()), checkpoint_follows=bool(checkpoint))
     data.dataset("val")  # an empty validation split is found before the first epoch, not after it
-    folder = _claim(Path(folder), cfg, manifest, resume=resume)
-    if cfg.MODEL.INIT_FROM:
-        loaded = load_weights(module.model, Path(cfg.MODEL.INIT_FROM), keep_head=cfg.MODEL.KEEP_HEAD)
+    starts_from = cfg.MODEL.INIT_FROM and not checkpoint
+    loaded = load_weights(module.model, Path(cfg.MODEL.INIT_FROM), keep_head=cfg.MODEL.KEEP_HEAD) if starts_from else None
+    folder = _claim(Path(folder), cfg, manifest, resume=resume)  # only now: whatever was refused has left nothing behind
+    if loaded:
         log.info("%s", loaded)
         write_atomic(folder / "init_from.txt", f"{loaded}\n")
     write_atomic(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
@@ -216,7 +226,7 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     trainer = _trainer(cfg, folder, loggers=loggers, callbacks=[best, last, step, RandomState(), LearningRates(), samples], quiet=quiet)
     started = time.monotonic()
     try:
-        trainer.fit(module, data, ckpt_path=_newest_checkpoint(folder) if resume else None)
+        trainer.fit(module, data, ckpt_path=checkpoint)
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit
         raise KeyboardInterrupt from stop
     finally:
@@ -280,7 +290,7 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
         now = f"{manifest.root} is now split {manifest.split_hash}"
         raise ValueError(f"{folder} was trained on split {trained_on}, {now}: trained-on videos may be among the tested")
     data = build_data(cfg, manifest)
-    module = build_module(cfg, manifest)
+    module = build_module(cfg, manifest, checkpoint_follows=True)
     module.videos["test"] = manifest.videos_of(split)[VIDEO_COLUMNS]
     load_weights(module.model, checkpoint, keep_head=True)
     loader_trainer = _trainer(cfg, folder, loggers=[], callbacks=[], quiet=quiet)

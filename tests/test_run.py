@@ -148,6 +148,21 @@ def test_what_can_be_refused_is_refused_before_a_folder_is_made(small_config, tm
         assert not (tmp_path / "never").exists(), words
 
 
+def test_one_class_or_an_empty_split_is_refused_before_training(write_prepared, small_config, tmp_path):
+    from dfdc_video.manifest import Manifest
+
+    root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 1, "test": 1})
+    manifest = Manifest.load(root)
+    for split, message in (("val", "no video"), ("test", "no video")):
+        fewer = manifest.videos[manifest.videos["split"] != split]
+        Manifest(root, fewer, manifest.tracks[manifest.tracks["video_id"].isin(fewer["video_id"])], {}).write()
+        with pytest.raises(ValueError, match=f"the {split} split has {message}"):
+            train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
+    Manifest(root, manifest.videos.assign(label=0), manifest.tracks, {}).write()
+    with pytest.raises(ValueError, match=r"train split has one class only \(label 0\)"):
+        train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
+
+
 def test_many_unreadable_face_videos_stop_a_run(write_prepared, small_config, tmp_path):
     root = write_prepared(tmp_path / "p", per_split={"train": 4, "val": 2, "test": 2})
     files = sorted(root.glob("tracks/train*/*.mp4"))
@@ -273,3 +288,19 @@ def test_ctrl_c_on_the_command_line_says_how_to_continue(finished, tmp_path):
     assert process.returncode == 130, text
     assert f"continue with dfdc-video train --resume {tmp_path / 'run'}" in text
     assert "Traceback" not in text
+
+
+def test_scoring_and_resuming_need_no_network_for_pretrained_weights(finished, monkeypatch):
+    """A checkpoint replaces timm's weights, so they must not be fetched again."""
+    import timm
+
+    _, cfg, _ = finished
+    asked = []
+    old = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or old(*a, **{**k, "pretrained": False}))
+    from dfdc_video.config import merge_overrides
+
+    pretrained = merge_overrides(cfg, ["MODEL.PRETRAINED", "true"])
+    build_model(pretrained, 2)
+    build_model(pretrained, 2, checkpoint_follows=True)
+    assert asked == [True, False]
