@@ -1,0 +1,72 @@
+"""Seconds per training step (forward, backward, optimiser) of the small configs, by precision.
+
+    python benchmarks/train_step.py [--repeats 12] [CONFIG ...]
+
+All variants of all configs run in one process, in turns, so that what else the machine does falls on all of them; medians are printed with
+the ratio to 32-true. Batch and clip are those of the config, frames are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from dfdc_video.config import resolve
+from dfdc_video.run import build_model
+
+SMALL = ("frame_small", "cnn_lstm_small", "efficientnet3d_small", "slowfast_small")
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def one_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, frames: torch.Tensor, label: torch.Tensor, precision: str) -> float:
+    """Seconds of one step; the device is waited for."""
+    device = frames.device.type
+    started = time.perf_counter()
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        loss = torch.nn.functional.cross_entropy(model(frames).float(), label)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def measure(configs: tuple[str, ...] = SMALL, *, repeats: int = 12, warm_up: int = 2) -> dict[tuple[str, str], float]:
+    """(config, precision) -> median seconds per step."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    setups = {}
+    for name in configs:
+        cfg = resolve(name)
+        shape = (cfg.TRAIN.BATCH_SIZE, 3, cfg.CLIP.NUM_FRAMES, cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH)
+        frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+        label = torch.arange(shape[0], device=device) % 2
+        for precision in PRECISIONS:
+            model = build_model(cfg, 2).channels_last().to(device)
+            setups[name, precision] = (model, torch.optim.AdamW(model.parameters(), 1e-3), frames, label, precision)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in setups}
+    for turn in range(warm_up + repeats):
+        for key, setup in setups.items():
+            seconds = one_step(*setup)
+            if turn >= warm_up:
+                times[key].append(seconds)
+    return {key: statistics.median(values) for key, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="*", default=list(SMALL))
+    parser.add_argument("--repeats", type=int, default=12)
+    args = parser.parse_args()
+    found = measure(tuple(args.configs), repeats=args.repeats)
+    print("| config | " + " | ".join(f"{p}, ms" for p in PRECISIONS) + " | ratio |\n|---|" + "---|" * (len(PRECISIONS) + 1))
+    for name in args.configs:
+        row = [found[name, p] for p in PRECISIONS]
+        print(f"| {name} | " + " | ".join(f"{1000 * s:.0f}" for s in row) + f" | {row[0] / row[1]:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
