@@ -11,131 +11,20 @@ a swap leaves no border; only the `spatial` traces below make one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-TRACES = ("colour", "blur", "sharpen", "border")
+from dfdc_video.registry import load_file
+
+people = load_file(Path(__file__).with_name("people.py"))
+
 OVERSAMPLING = 1.4  # texture pixels per frame pixel
 INNER_CENTRE, INNER_AXES = (0.0, 0.13), (0.72, 0.84)
 HEAD_BOX, INNER_BOX, BODY_BOX = (-1.8, -2.05, 1.8, 1.9), (-1.0, -0.9, 1.0, 1.25), (-3.0, 0.3, 3.0, 4.6)
 EYE_BOX, MOUTH_BOX = (-0.8, -0.42, 0.8, 0.2), (-0.5, 0.32, 0.5, 1.02)
 LEVELS = 12  # drawn states of eyes and mouth, cross-faded
-SKINS = ((244, 208, 184), (232, 188, 156), (214, 164, 128), (184, 132, 98), (146, 100, 72), (108, 72, 52))
-HAIRS = ((28, 22, 20), (58, 38, 26), (96, 62, 38), (150, 108, 62), (206, 172, 112), (148, 144, 142), (122, 52, 30))
-IRISES = ((70, 46, 30), (96, 70, 42), (74, 100, 122), (82, 112, 84), (52, 36, 28))
-
-
-@dataclass(frozen=True)
-class OuterFace:
-    """What stays with the head when the inner face is swapped."""
-
-    aspect: float  # half-height of the head
-    jaw: float  # how much narrower the chin is
-    skin: tuple[float, ...]
-    hair: tuple[float, ...]
-    style: str
-    hairline: float
-    parting: float
-    beard: float
-    ear: float
-    cloth: tuple[float, ...]
-    trim: tuple[float, ...]
-    collar: str
-    texture_seed: int
-
-
-@dataclass(frozen=True)
-class InnerFace:
-    """What a fake takes from its donor."""
-
-    eye_x: float
-    eye_y: float
-    eye_width: float
-    eye_height: float
-    eye_tilt: float
-    iris: tuple[float, ...]
-    brow_y: float
-    brow_thickness: float
-    brow_arch: float
-    brow: tuple[float, ...]
-    nose_length: float
-    nose_width: float
-    nose_shade: float
-    mouth_y: float
-    mouth_width: float
-    lip: float
-    lip_colour: tuple[float, ...]
-    blush: float
-    socket: float
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a `spatial` fake shows in every frame: an inner face with a visible edge and one mismatch."""
-
-    kind: str
-    gain: tuple[float, ...]  # per colour channel
-    amount: float
-
-
-def _tone(rng: np.random.Generator, palette: tuple, spread: float) -> tuple[float, ...]:
-    """A colour between two neighbours of a palette, with a little spread."""
-    place = rng.uniform(0, len(palette) - 1)
-    low = int(place)
-    colour = np.asarray(palette[low]) * (1 - place + low) + np.asarray(palette[min(low + 1, len(palette) - 1)]) * (place - low)
-    return tuple(np.clip(colour * rng.uniform(1 - spread, 1 + spread, 3), 8, 250).tolist())
-
-
-def sample_outer(rng: np.random.Generator) -> OuterFace:
-    return OuterFace(
-        aspect=rng.uniform(1.24, 1.4),
-        jaw=rng.uniform(0.06, 0.26),
-        skin=_tone(rng, SKINS, 0.03),
-        hair=_tone(rng, HAIRS, 0.08),
-        style=str(rng.choice(("short", "short", "long", "round", "bald"))),
-        hairline=rng.uniform(-0.86, -0.66),
-        parting=rng.uniform(-0.5, 0.5),
-        beard=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.25 else 0.0,
-        ear=rng.uniform(0.16, 0.24),
-        cloth=tuple(rng.uniform(30, 215, 3).tolist()),
-        trim=tuple(rng.uniform(30, 235, 3).tolist()),
-        collar=str(rng.choice(("round", "v", "shirt", "stripes"))),
-        texture_seed=int(rng.integers(2**31)),
-    )
-
-
-def sample_inner(rng: np.random.Generator) -> InnerFace:
-    return InnerFace(
-        eye_x=rng.uniform(0.36, 0.44),
-        eye_y=rng.uniform(-0.16, -0.08),
-        eye_width=rng.uniform(0.17, 0.22),
-        eye_height=rng.uniform(0.085, 0.115),
-        eye_tilt=rng.uniform(-0.03, 0.03),
-        iris=_tone(rng, IRISES, 0.1),
-        brow_y=rng.uniform(-0.44, -0.35),
-        brow_thickness=rng.uniform(0.035, 0.075),
-        brow_arch=rng.uniform(0.03, 0.1),
-        brow=_tone(rng, HAIRS[:4], 0.1),
-        nose_length=rng.uniform(0.34, 0.44),
-        nose_width=rng.uniform(0.13, 0.2),
-        nose_shade=rng.uniform(0.22, 0.38),
-        mouth_y=rng.uniform(0.64, 0.72),
-        mouth_width=rng.uniform(0.26, 0.36),
-        lip=rng.uniform(0.05, 0.085),
-        lip_colour=(rng.uniform(140, 185), rng.uniform(62, 95), rng.uniform(66, 95)),
-        blush=rng.uniform(0.0, 0.2),
-        socket=rng.uniform(0.1, 0.22),
-    )
-
-
-def sample_trace(rng: np.random.Generator, strength: float) -> Trace:
-    kind = str(rng.choice(TRACES))
-    spread = {"colour": 0.26, "blur": 0.1, "sharpen": 0.1, "border": 0.14}[kind] * strength
-    signs = rng.choice((-1.0, 1.0)) * rng.permutation((-1.0, 1.0, 1.0))  # never all alike: that would be brightness
-    gain = 1 + signs * rng.uniform(0.6, 1.0, 3) * spread
-    return Trace(kind, tuple(gain.tolist()), float(rng.uniform(0.8, 1.2)) * strength)
 
 
 class Texture:
@@ -184,13 +73,13 @@ def ellipse(x: float, y: float, a: float, b: float, *, angle: float = 0.0, count
     return np.stack([x + px * np.cos(angle) - py * np.sin(angle), y + px * np.sin(angle) + py * np.cos(angle)], 1)
 
 
-def head_outline(face: OuterFace, grow: float = 0.0) -> np.ndarray:
+def head_outline(face: people.OuterFace, grow: float = 0.0) -> np.ndarray:
     t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     low = np.maximum(0, np.sin(t))
     return np.stack([(1 + grow) * np.cos(t) * (1 - face.jaw * low**1.5), (face.aspect + grow) * np.sin(t)], 1)
 
 
-def head_texture(face: OuterFace, scale: float, light: tuple[float, float]) -> Texture:
+def head_texture(face: people.OuterFace, scale: float, light: tuple[float, float]) -> Texture:
     """Hair, ears and shaded skin, without features."""
     t = Texture(HEAD_BOX, scale)
     x, y = t.grid()
@@ -234,7 +123,7 @@ def head_texture(face: OuterFace, scale: float, light: tuple[float, float]) -> T
     return t
 
 
-def _eyes(t: Texture, face: InnerFace, closed: float) -> None:
+def _eyes(t: Texture, face: people.InnerFace, closed: float) -> None:
     """Eyes and lids; the lid's edge comes down as `closed` goes from 0 to 1."""
     half = face.eye_height * (1 - 0.92 * closed)
     for side in (-1, 1):
@@ -251,7 +140,7 @@ def _eyes(t: Texture, face: InnerFace, closed: float) -> None:
         t.paint(np.clip(t.mask(upper) - t.mask(lid + (0, 0.018)), 0, 1), (36, 22, 18), 0.8)
 
 
-def _mouth(t: Texture, face: InnerFace, opening: float) -> None:
+def _mouth(t: Texture, face: people.InnerFace, opening: float) -> None:
     """Lips around an opening; 0 is closed, 1 wide open."""
     gap, width = 0.13 * opening, face.mouth_width * (1 - 0.12 * opening)
     y = face.mouth_y + 0.35 * gap
@@ -263,7 +152,7 @@ def _mouth(t: Texture, face: InnerFace, opening: float) -> None:
     t.paint(np.minimum(teeth, inside), (224, 216, 206), min(1.0, 3 * opening))
 
 
-def _fixed_features(t: Texture, face: InnerFace) -> None:
+def _fixed_features(t: Texture, face: people.InnerFace) -> None:
     """Brows, nose and cheeks, painted as shadow, light and pigment so that they suit any skin."""
     for side in (-1, 1):
         u = np.linspace(-1, 1, 17)
@@ -285,7 +174,7 @@ def _fixed_features(t: Texture, face: InnerFace) -> None:
 class InnerTexture:
     """Features as a texture whose eyes and mouth can be set, with the mask of the region that they fill."""
 
-    def __init__(self, face: InnerFace, scale: float, *, hard: bool) -> None:
+    def __init__(self, face: people.InnerFace, scale: float, *, hard: bool) -> None:
         self.canvas = Texture(INNER_BOX, scale)
         _fixed_features(self.canvas, face)
         region = self.canvas.mask(ellipse(*INNER_CENTRE, *INNER_AXES), 0.02 if hard else 0.13)
@@ -312,7 +201,7 @@ class InnerTexture:
         return self.canvas.pixels
 
 
-def body_texture(face: OuterFace, scale: float) -> Texture:
+def body_texture(face: people.OuterFace, scale: float) -> Texture:
     """Neck, shoulders and clothes."""
     t = Texture(BODY_BOX, scale)
     x, y = t.grid()
@@ -387,7 +276,15 @@ def _over(view: np.ndarray, layer: np.ndarray) -> None:
 class Person:
     """One person in front of the camera. A real carries its own inner face, a fake that of its donor: the code path is the same."""
 
-    def __init__(self, outer: OuterFace, inner: InnerFace, *, unit_px: float, light: tuple[float, float], trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        outer: people.OuterFace,
+        inner: people.InnerFace,
+        *,
+        unit_px: float,
+        light: tuple[float, float],
+        trace: people.Trace | None = None,
+    ) -> None:
         scale = unit_px * OVERSAMPLING
         self.unit_px, self.trace = unit_px, trace
         self.head, self.body = head_texture(outer, scale, light), body_texture(outer, scale)

@@ -209,17 +209,17 @@ def scene_of(video: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def _people(video: dict[str, Any], settings: dict[str, Any], scene: dict[str, Any]) -> list[tuple[Any, dict, dict]]:
     """(drawn person, motion of the head, series of the inner face) for everyone in view; only the first is altered in a fake."""
-    draw = load_file(Path(__file__).with_name("draw.py"))
+    draw, traits = (load_file(Path(__file__).with_name(name)) for name in ("draw.py", "people.py"))
     seed, method, fps, take = settings["seed"], video["method"], video["fps"], (video["identity"], video["take"])
     num_frames, people = max(2, round(settings["seconds"] * fps)), []
     for who in (video["identity"], video["second"])[: len(scene["centres_px"])]:
         altered = who == video["identity"] and method != "real"
         trace = None
         if altered and method in ("spatial", "both"):
-            trace = draw.sample_trace(signal.generator(seed, "trace", *take, method), settings["spatial_strength"])
+            trace = traits.sample_trace(signal.generator(seed, "trace", *take, method), settings["spatial_strength"])
         person = draw.Person(
-            draw.sample_outer(signal.generator(seed, "outer", who)),
-            draw.sample_inner(signal.generator(seed, "inner", video["donor"] if altered else who)),
+            traits.sample_outer(signal.generator(seed, "outer", who)),
+            traits.sample_inner(signal.generator(seed, "inner", video["donor"] if altered else who)),
             unit_px=scene["unit_px"],
             light=scene["light"],
             trace=trace,
