@@ -12,7 +12,7 @@ from dfdc_video.registry import load_file, top_level
 
 log = logging.getLogger(__name__)
 # Sizes that two cores finish in a quarter of an hour; the strength of the planted signal is part of the data set's settings and of its card.
-VIDEOS = {"num_identities": 240, "seconds": 2.4, "height": 192, "width": 256, "spatial_strength": 1.4}
+VIDEOS = {"num_identities": 220, "seconds": 2.4, "height": 192, "width": 256, "spatial_strength": 1.8}
 SMALL = {**VIDEOS, "num_identities": 12, "seconds": 2.0}
 FACES = {"size": 96, "every": 6, "ratios": (0.6, 0.15, 0.25)}
 QUICK = ["TRAIN.EPOCHS", "1", "OPTIM.WARMUP_EPOCHS", "0", "TEST.NUM_BOOTSTRAP", "200"]
