@@ -52,7 +52,6 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
-        "torchcodec": ["torchcodec>=0.8"],  # fastest random access; needs FFmpeg's shared libraries (Debian: ffmpeg)
         "test": ["pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
         "dev": ["ruff>=0.12", "mypy>=1.15", "pandas-stubs", "types-PyYAML"],
     },
