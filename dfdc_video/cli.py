@@ -77,7 +77,7 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub.add_argument("--baseline", help="name of the run that differences are taken to (default: the first)")
     sub.add_argument("--pooling", help="pool clips to videos by another rule than the runs did")
     sub.add_argument("--allow-different-frames", action="store_true", help="compare runs that saw different frames of a video")
-    sub = verb("demo", _demo, "synthetic data, all four families, one report; about ten minutes on two cores")
+    sub = verb("demo", _demo, "synthetic data, all four families, one report; about twelve minutes on two cores")
     sub.add_argument("--out", type=Path, default=Path("demo"))
     sub.add_argument("--open", action="store_true", help="open the report in a browser, where there is one")
     sub.add_argument("--small", action="store_true", help="a few videos and one epoch: a check of the way, not of the numbers")
