@@ -35,6 +35,7 @@ setup(
         "av>=14",
         "decord>=0.6.0",
         "fvcore>=0.1.5",
+        "imagehash>=4.3",
         "jinja2>=3.1",
         "lightning>=2.6,<3",
         "matplotlib>=3.8",
@@ -52,7 +53,8 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
-        "test": ["pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
+        "cluster": ["ray>=2.50"],
+        "test": ["ray>=2.50", "pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
         "dev": ["ruff>=0.12", "mypy>=1.15", "pandas-stubs", "types-PyYAML"],
     },
 )

@@ -1,6 +1,6 @@
 """Seconds per training step (forward, backward, optimiser) of the small configs, by precision.
 
-    python benchmarks/train_step.py [--repeats 12] [CONFIG ...]
+    dfdc-video bench train_step [repeats 12] [configs '[frame_small, slowfast_small]']
 
 All variants of all configs run in one process, in turns, so that what else the machine does falls on all of them; medians are printed with
 the ratio to 32-true. Batch and clip are those of the config, frames are random.
@@ -8,13 +8,13 @@ the ratio to 32-true. Batch and clip are those of the config, frames are random.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
 import torch
 
 from dfdc_video.config import resolve
+from dfdc_video.registry import BENCHMARKS
 from dfdc_video.run import build_model
 
 SMALL = ("frame_small", "cnn_lstm_small", "efficientnet3d_small", "slowfast_small")
@@ -56,17 +56,12 @@ def measure(configs: tuple[str, ...] = SMALL, *, repeats: int = 12, warm_up: int
     return {key: statistics.median(values) for key, values in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("configs", nargs="*", default=list(SMALL))
-    parser.add_argument("--repeats", type=int, default=12)
-    args = parser.parse_args()
-    found = measure(tuple(args.configs), repeats=args.repeats)
-    print("| config | " + " | ".join(f"{p}, ms" for p in PRECISIONS) + " | ratio |\n|---|" + "---|" * (len(PRECISIONS) + 1))
-    for name in args.configs:
+@BENCHMARKS.register(name="train_step")
+def train_step(*, configs: tuple[str, ...] = SMALL, repeats: int = 12) -> str:
+    """Seconds per training step (forward, backward, optimiser) of small configs, by precision."""
+    found = measure(configs, repeats=repeats)
+    lines = ["| config | " + " | ".join(f"{p}, ms" for p in PRECISIONS) + " | ratio |", "|---|" + "---|" * (len(PRECISIONS) + 1)]
+    for name in configs:
         row = [found[name, p] for p in PRECISIONS]
-        print(f"| {name} | " + " | ".join(f"{1000 * s:.0f}" for s in row) + f" | {row[0] / row[1]:.2f} |")
-
-
-if __name__ == "__main__":
-    main()
+        lines.append(f"| {name} | " + " | ".join(f"{1000 * s:.0f}" for s in row) + f" | {row[0] / row[1]:.2f} |")
+    return "\n".join(lines)

@@ -18,10 +18,12 @@ VERBS = """verbs, in the order in which data flows:
   list       every config, experiment and component with one line about it
   generate   make the synthetic labelled video data set, in DFDC's layout
   prepare    raw videos -> faces -> tracks -> face videos, splits, Kinetics-style lists
+  merge      parts of `prepare` -> one data set; or another split of the same faces
   train      one config on one prepared data set -> a run folder
   test       score a run's test (or val) split again
   run        a registered experiment: every arm and seed, then the comparison
   compare    finished runs side by side -> table, CSV, report.html
+  bench      a fixed ruler of benchmarks/: detectors, extraction, memory, training step
   demo       generate, prepare, run frame_vs_sequence, compare: the whole way in one command
 """
 
@@ -57,6 +59,9 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub = verb("prepare", _prepare, "raw videos -> prepared data set; running it again continues")
     if chosen == "prepare":
         _add_prepare(sub)
+    sub = verb("merge", _merge, "parts of `prepare` -> one data set; or one data set split anew (settings: as it was prepared, unless given)")
+    if chosen == "merge":
+        _add_merge(sub)
     sub = verb("train", _train, "train one config; ends with the test of its best checkpoint")
     sub.add_argument("config", nargs="?", default="", help="name from `dfdc-video list configs`, or a YAML file")
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example DATA.PATH prepared OPTIM.LR 0.01")
@@ -77,6 +82,10 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub.add_argument("--baseline", help="name of the run that differences are taken to (default: the first)")
     sub.add_argument("--pooling", help="pool clips to videos by another rule than the runs did")
     sub.add_argument("--allow-different-frames", action="store_true", help="compare runs that saw different frames of a video")
+    sub = verb("bench", _bench, "run a ruler of `dfdc-video list benchmarks`; prints a Markdown table")
+    sub.add_argument("benchmark")
+    sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_videos 100")
+    sub.add_argument("--out", type=Path, help="also write the table to this file")
     sub = verb("demo", _demo, "synthetic data, all four families, one report; about twelve minutes on two cores")
     sub.add_argument("--out", type=Path, default=Path("demo"))
     sub.add_argument("--open", action="store_true", help="open the report in a browser, where there is one")
@@ -85,16 +94,49 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
 
 
 def _add_prepare(sub: argparse.ArgumentParser) -> None:
-    from dfdc_video.prepare import prepare
-    from dfdc_video.registry import settings_of
+    from dfdc_video.prepare import HELP, all_settings
 
     sub.add_argument("dataset", help="reader, from `dfdc-video list datasets`")
     sub.add_argument("--root", required=True, type=Path, help="folder of the raw videos")
     sub.add_argument("--out", required=True, type=Path, help="folder to make")
-    for name, parameter in settings_of(prepare).items():
-        default = parameter.default
-        several: dict[str, Any] = {"nargs": len(default), "type": type(default[0])} if isinstance(default, tuple) else {"type": type(default)}
-        sub.add_argument("--" + name.replace("_", "-"), default=default, help=f"default {default}", **several)
+    _add_settings(sub, all_settings(), HELP)
+
+
+def _add_merge(sub: argparse.ArgumentParser) -> None:
+    from dfdc_video.finish import HELP, finish
+    from dfdc_video.registry import settings_of
+
+    sub.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders made by `dfdc-video prepare` with the same settings")
+    sub.add_argument("--out", type=Path, help="folder to make (default: the folder itself, where only one is given)")
+    _add_settings(sub, settings_of(finish), HELP, keep=True)
+
+
+def _add_settings(sub: argparse.ArgumentParser, settings: dict[str, Any], texts: dict[str, str], *, keep: bool = False) -> None:
+    """One flag per keyword of a function. With `keep`, what is not given is left out instead of taking its default."""
+    for name, parameter in settings.items():
+        default, text = parameter.default, texts[name]
+        kind: dict[str, Any] = {"type": type(default)}
+        if default is None:
+            name, kind = name.removesuffix("_settings") + "_set", {"nargs": "+", "metavar": ("KEY", "VALUE"), "dest": name}
+        elif isinstance(default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        elif isinstance(default, tuple):
+            kind = {"nargs": len(default) or "+", "type": type(default[0]) if default else str}
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text += "" if keep or shown in ("", None) or isinstance(default, bool) else f" (default {shown})"
+        flag = "--" + name.replace("_", "-")
+        sub.add_argument(flag, default=argparse.SUPPRESS if keep else default, help=text.replace("%", "%%"), **kind)
+
+
+def _given(args: argparse.Namespace, settings: dict[str, Any], components: dict[str, Callable[..., Any]]) -> dict[str, Any]:
+    """The flags of `_add_settings` as keyword arguments; KEY VALUE pairs are checked against the component that they are for."""
+    from dfdc_video.config import keyword_arguments
+
+    given = {k: getattr(args, k) for k in settings if hasattr(args, k)}
+    for name, component in components.items():
+        if given.get(name) is not None:
+            given[name] = keyword_arguments(component, given[name])
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -144,15 +186,52 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from dfdc_video.prepare import prepare
-    from dfdc_video.registry import settings_of
+    from dfdc_video.prepare import all_settings, prepare
+    from dfdc_video.registry import DATASETS, DETECTORS, SPLITS
 
-    given: dict[str, Any] = {k: getattr(args, k) for k in settings_of(prepare)}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    components = {
+        "dataset_settings": DATASETS.get(args.dataset),
+        "detector_settings": DETECTORS.get(args.detector),
+        "split_settings": SPLITS.get(args.split),
+    }
+    given = _given(args, all_settings(), components)
     manifest = prepare(args.dataset, args.root, args.out, **given)
+    return _print_manifest(manifest) if manifest else 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from dfdc_video.finish import finish, merge_parts
+    from dfdc_video.parts import read_settings
+    from dfdc_video.registry import SPLITS, settings_of
+
+    if not args.out and len(args.folders) > 1:
+        raise ValueError("several folders are merged into a new one: give it as --out")
+    rule = getattr(args, "split", None) or read_settings(args.folders[0])["split"]
+    given = _given(args, settings_of(finish), {"split_settings": SPLITS.get(rule)})
+    if "split" in given:
+        given.setdefault("split_settings", None)
+    return _print_manifest(merge_parts(args.folders, args.out or args.folders[0], **given))
+
+
+def _print_manifest(manifest: Any) -> int:
     counts = (manifest.videos["split"] + " " + manifest.videos["status"]).value_counts().sort_index()
-    print(f"{args.out}: {len(manifest.videos)} videos, {len(manifest.tracks)} tracks, split {manifest.split_hash}")
+    print(f"{manifest.root}: {len(manifest.videos)} videos, {len(manifest.tracks)} tracks, split {manifest.split_hash}")
     print("  " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    refused = sum(manifest.summary["quarantine"].values())
+    print(f"  {refused} entries in quarantine.csv; {manifest.root / 'summary.html'} shows the set")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from dfdc_video.config import keyword_arguments
+    from dfdc_video.registry import BENCHMARKS
+
+    ruler = BENCHMARKS.get(args.benchmark)
+    text = ruler(**keyword_arguments(ruler, args.settings))
+    print(text)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text.rstrip() + "\n", encoding="utf-8")
     return 0
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import os
@@ -24,16 +25,24 @@ from dfdc_video.records import SPLIT_NAMES, STATUSES, Rejection, Track
 
 VIDEO_COLUMNS = (
     "video_id dataset path label split source_id group_id method folder identities status num_frames fps height_px width_px "
-    "rotation_degrees codec content_hash"
+    "rotation_degrees codec content_hash mask_path"
 ).split()
-TRACK_COLUMNS = "track_id video_id start_frame num_frames confidence crop_path crop_box_px boxes_px timestamps_seconds".split()
+TRACK_COLUMNS = "track_id video_id start_frame num_frames confidence detection_rate crop_path crop_box_px boxes_px eyes_px timestamps_seconds".split()
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write through a temporary name, so that a kill leaves the old file or the new one and never a part."""
+    """Write through a temporary name, so that a kill leaves the old file or the new one and never a part; equal text is left alone."""
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, or drop it where the file of that name holds the same bytes."""
+    if path.is_file() and path.stat().st_size == temporary.stat().st_size and filecmp.cmp(path, temporary, shallow=False):
+        temporary.unlink()
+    else:
+        os.replace(temporary, path)
 
 
 def split_hash(videos: pd.DataFrame) -> str:
@@ -53,7 +62,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         for name, table, columns in (("manifest", self.videos, VIDEO_COLUMNS), ("tracks", self.tracks, TRACK_COLUMNS)):
-            missing = [c for c in columns if c not in table.columns]
+            missing = [c for c in columns if c not in table.columns and c != "boxes_px"]  # see `load`
             if missing:
                 raise ValueError(f"{self.root}: the {name} table lacks the columns {', '.join(missing)}; run `dfdc-video prepare` again")
         if self.videos["video_id"].duplicated().any():
@@ -66,7 +75,8 @@ class Manifest:
         if strange:
             raise ValueError(f"{self.root}: status {sorted(strange)}, expected {STATUSES}")
         per_group = self.videos[self.videos["split"] != ""].groupby("group_id")["split"].nunique()
-        if self.summary.get("split_rule") != "random" and (per_group > 1).any():
+        allowed = self.summary.get("split_rule") == "random" or {"group", "all"} & set(self.summary.get("allowed_leaks", ()))
+        if not allowed and (per_group > 1).any():
             raise ValueError(f"{self.root}: group {per_group.idxmax()!r} lies in {per_group.max()} splits: a leak")
 
     @property
@@ -93,25 +103,42 @@ class Manifest:
         self.root.mkdir(parents=True, exist_ok=True)
         for name, table in (("manifest", self.videos), ("tracks", self.tracks)):
             temporary = self.root / f".{name}.parquet.part"
-            table.to_parquet(temporary, index=False)
-            os.replace(temporary, self.root / f"{name}.parquet")
+            _write_parquet(table, temporary)
+            publish(temporary, self.root / f"{name}.parquet")
         for split in SPLIT_NAMES:
             rows = self.tracks_of(split)
             write_list(self.root / f"{split}.csv", zip(rows["crop_path"], rows["label"], strict=True))
         write_atomic(self.root / "summary.json", json.dumps(self.summary, indent=2) + "\n")
 
     @classmethod
-    def load(cls, root: str | Path) -> Manifest:
+    def load(cls, root: str | Path, *, boxes: bool = True) -> Manifest:
+        """Read the folder that `dfdc-video prepare` wrote. Without `boxes` the largest column, which training does not need, stays on disk.
+
+        FileNotFoundError where a table is missing, ValueError where one is damaged or breaks an invariant.
+        """
         root = Path(root).expanduser()
         for name in ("manifest.parquet", "tracks.parquet", "summary.json"):
             if not (root / name).is_file():
                 raise FileNotFoundError(f"{root} has no {name}: expected the --out folder of `dfdc-video prepare` (set DATA.PATH to it)")
         try:
-            videos, tracks = pd.read_parquet(root / "manifest.parquet"), pd.read_parquet(root / "tracks.parquet")
+            columns = None if boxes else [c for c in TRACK_COLUMNS if c != "boxes_px"]
+            videos, tracks = pd.read_parquet(root / "manifest.parquet"), pd.read_parquet(root / "tracks.parquet", columns=columns)
             summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{root}: a table is damaged ({str(error).splitlines()[0][:120]}); run `dfdc-video prepare` again") from error
         return cls(root, videos, tracks, summary)
+
+
+def _write_parquet(table: pd.DataFrame, path: Path, rows: int = 10_000) -> None:
+    """In row groups of `rows`: the boxes of 100,000 tracks need not be in memory a second time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = pa.Table.from_pandas(table.iloc[:rows], preserve_index=False)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for start in range(rows, len(table), rows):
+            writer.write_table(pa.Table.from_pandas(table.iloc[start : start + rows], schema=first.schema, preserve_index=False))
 
 
 def track_row(track: Track) -> dict[str, Any]:
@@ -121,9 +148,11 @@ def track_row(track: Track) -> dict[str, Any]:
         "start_frame": track.start_frame,
         "num_frames": track.num_frames,
         "confidence": float(track.confidence),
+        "detection_rate": float(track.detection_rate),
         "crop_path": track.crop_path,
         "crop_box_px": list(map(int, track.crop_box_px)),
         "boxes_px": np.asarray(track.boxes_px, dtype=np.float32).round(2).ravel().tolist(),  # row-major (N, 4)
+        "eyes_px": np.asarray(track.eyes_px, dtype=np.float32).round(2).ravel().tolist(),
         "timestamps_seconds": np.asarray(track.timestamps_seconds, dtype=np.float64).round(6).tolist(),
     }
 
@@ -136,8 +165,10 @@ def track_from_row(row: dict[str, Any]) -> Track:
         np.asarray(row["boxes_px"], dtype=np.float32).reshape(-1, 4),
         np.asarray(row["timestamps_seconds"], dtype=np.float64),
         float(row["confidence"]),
+        float(row["detection_rate"]),
         row["crop_path"],
         tuple(int(v) for v in row["crop_box_px"]),  # type: ignore[arg-type]
+        np.asarray(row["eyes_px"], dtype=np.float32).reshape(-1, 4),
     )
 
 
@@ -170,7 +201,7 @@ def read_list(path: str | Path) -> list[tuple[str, int]]:
     return rows
 
 
-def write_quarantine(path: Path, rejections: Iterable[Rejection]) -> None:
+def quarantine_table(rejections: Iterable[Rejection]) -> pd.DataFrame:
+    """quarantine.csv: everything that was refused, in the order of paths."""
     rows = [r.__dict__ for r in sorted(rejections, key=lambda r: (r.path, r.stage, r.reason))]
-    table = pd.DataFrame(rows, columns=["video_id", "path", "stage", "reason"])
-    write_atomic(path, table.to_csv(index=False))
+    return pd.DataFrame(rows, columns=["video_id", "path", "stage", "reason"])

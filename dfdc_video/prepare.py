@@ -1,34 +1,67 @@
-"""Raw folder -> prepared data set: read, hash, extract every video in a process of its own, write the tables.
-
-    OUT/settings.json         what OUT was made with; other settings need another OUT
-    OUT/hashes.json           content hash of every raw file, by path, size and time
-    OUT/work/<video_id>.json  what came out of one video (`faces.batch`)
-    OUT/tracks/...            face videos; then the tables of `manifest`
-"""
+"""Raw folder -> prepared data set: read, hash, extract every video in a process of its own (`parts` says what is on disk), then `finish`."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from dfdc_video.faces.batch import STREAM_FIELDS, extract_all, load_json, result_path
-from dfdc_video.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, split_hash, write_atomic, write_quarantine
+from dfdc_video.faces.batch import extract_all, told_when_full
+from dfdc_video.finish import HELP as FINISH_HELP
+from dfdc_video.finish import check_finishing, finish, kinds_of
+from dfdc_video.manifest import Manifest
+from dfdc_video.parts import Part, claim, hash_files, in_part, record_path, resolve_sources, write_part
 from dfdc_video.records import Rejection, Video
-from dfdc_video.registry import DATASETS, DETECTORS, SPLITS
-from dfdc_video.splits import assign_groups
+from dfdc_video.registry import DATASETS, DETECTORS, settings_of
 
 log = logging.getLogger(__name__)
-STAGES = ("probe", "decode", "detect", "crop")
-FREE_SETTINGS = ("workers", "timeout_seconds", "limit")  # may change from one run to the next: they do not change what a video gives
+HELP = {
+    "dataset_settings": "settings of the reader",
+    "detector": "face detector, from `dfdc-video list 'face detectors'`",
+    "detector_settings": "settings of the detector",
+    "every": "detect on every k-th frame; boxes are interpolated between",
+    "min_confidence": "weaker detections are ignored (sigma_l)",
+    "min_track_confidence": "a track needs one detection at least this sure (sigma_h)",
+    "iou": "overlap from which two boxes are the same face (sigma_IoU)",
+    "max_gap": "looks in a row that a face may be missed for",
+    "min_track_frames": "shortest track that is kept, in frames",
+    "smooth_seconds": "smooth the boxes over time by a Gaussian of this width; 0: not",
+    "pad_aspect": "pad frames to this aspect ratio before detection, for example 16:9",
+    "margin": "side of the crop over that of the face",
+    "crop": "fixed (one box per segment), smoothed (a box per frame) or aligned (eyes at fixed places)",
+    "size": "side of the face videos in pixels",
+    "format": "h264, lossless (H.264) or png",
+    "crf": "x264 quality of the face videos: lower is better",
+    "gop": "frames from one key frame to the next",
+    "min_seconds": "shorter videos are refused",
+    "max_seconds": "longer videos are refused",
+    "landmarks": "store 468 face mesh points per frame beside every face video",
+    "masks": "store the difference between a fake and its original beside every face video",
+    "workers": "processes; they do not change the result",
+    "timeout_seconds": "time limit per video",
+    "buffer_mb": "decoded frames that a worker may keep; longer videos are decoded twice, with the same result",
+    "ray": "address of a Ray cluster, or local; ROOT and OUT must be on storage that every node sees",
+    "limit": "only the first videos, originals beside their fakes; 0: all",
+    "part": "which part, from 1",
+    "num_parts": "do one part of so many; `dfdc-video merge` puts the folders together",
+    "folders": "one folder of ROOT after another, each with --fetch before and --delete after it",
+    "fetch": "command that brings a folder: {folder} and {root} are filled in",
+    "delete": "command that removes it once its faces are done",
+    **FINISH_HELP,
+}
+# These may change from one run to the next: they do not change what a video gives.
+FREE_SETTINGS = ("workers", "timeout_seconds", "buffer_mb", "ray", "limit", "part", "num_parts", "folders", "fetch", "delete")
+EXTRACTION = (
+    "detector detector_settings every min_confidence min_track_confidence iou max_gap min_track_frames smooth_seconds pad_aspect margin crop size "
+    "format crf gop min_seconds max_seconds landmarks masks"
+).split()
+CHOICES = {"crop": ("fixed", "smoothed", "aligned"), "format": ("h264", "lossless", "png")}
 
 
 def prepare(
@@ -36,88 +69,168 @@ def prepare(
     root: str | Path,
     out: str | Path,
     *,
+    dataset_settings: dict[str, Any] | None = None,
     detector: str = "blazeface_full",
+    detector_settings: dict[str, Any] | None = None,
     every: int = 5,
-    margin: float = 1.5,
-    size: int = 256,
     min_confidence: float = 0.5,
+    min_track_confidence: float = 0.5,
     iou: float = 0.3,
+    max_gap: int = 3,
     min_track_frames: int = 8,
+    smooth_seconds: float = 0.0,
+    pad_aspect: str = "",
+    margin: float = 1.5,
+    crop: str = "fixed",
+    size: int = 256,
+    format: str = "h264",
     crf: int = 12,
     gop: int = 12,
-    split: str = "group",
-    group_by: str = "auto",
-    ratios: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
+    min_seconds: float = 0.2,
+    max_seconds: float = 3600.0,
+    landmarks: bool = False,
+    masks: bool = False,
     workers: int = 2,
     timeout_seconds: float = 300.0,
+    buffer_mb: int = 1024,
+    ray: str = "",
     limit: int = 0,
-) -> Manifest:
-    """Prepare a data set and return its manifest, which is on disk in `out`.
+    part: int = 1,
+    num_parts: int = 1,
+    folders: tuple[str, ...] = (),
+    fetch: str = "",
+    delete: str = "",
+    **finishing: Any,
+) -> Manifest | None:
+    """Prepare a data set and return its manifest, which is on disk in `out`; None for one part of several. `finishing` goes to `finish`.
 
-    Every frame is decoded; exact duplicates are left out; faces are detected on every `every`-th frame, tracked up to hard cuts and cut
-    out as square videos of `size` pixels. What is refused is in quarantine.csv with the reason. Running it again with the same settings
-    continues and leaves what is done as it is. `limit` > 0 takes only the first videos, originals beside their fakes.
-    Raises FileNotFoundError without a root, ValueError for wrong settings, for an `out` made with others, and where no face is found.
+    Every frame is decoded; faces are detected on every `every`-th frame, tracked up to hard cuts and cut out as square videos of `size`
+    pixels. What is refused is in quarantine.csv with the reason. Running it again with the same settings continues and leaves what is
+    done as it is. Raises FileNotFoundError without a root, ValueError for wrong settings, for an `out` made with others, and where no
+    face is found.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("dataset", "root", "out")}
+    settings = {k: v for k, v in locals().items() if k not in ("dataset", "root", "out", "finishing")}
+    unknown = finishing.keys() - finish.__kwdefaults__.keys()
+    if unknown:
+        raise TypeError(f"prepare() has no setting {sorted(unknown)[0]!r}")
+    finishing = {**finish.__kwdefaults__, **finishing}
+    settings |= {"dataset_settings": dataset_settings or {}, "detector_settings": detector_settings or {}}
     root, out = Path(root).expanduser(), Path(out).expanduser()
     _check(settings)
-    reader = DATASETS.get(dataset)
-    if not root.is_dir():
+    check_finishing(finishing)
+    reader = partial(DATASETS.get(dataset), **settings["dataset_settings"])
+    if not folders and not root.is_dir():
         raise FileNotFoundError(f"no folder at {root}; --root is the folder with the raw videos of '{dataset}'")
-    videos, rejections = reader(root)
-    if not videos:
-        reasons = "; ".join(f"{count} × {kind}" for kind, count in _kinds(rejections).items())
-        raise ValueError(f"'{dataset}' found no usable video in {root}{': ' + reasons if reasons else ''}")
-    videos = _first(sorted(videos, key=lambda v: v.path), limit)
-    settings = json.loads(json.dumps({"dataset": dataset, "root": str(root.resolve()), **settings}))
-    _keep_settings(out, settings)
-    hashes, unread = _hash_files(root, out, videos, workers)
-    videos, duplicates = _drop_duplicates([v for v in videos if v.video_id in hashes], hashes)
-    rejections = [*rejections, *unread, *duplicates]
-    videos, rule = _split(videos, split=split, group_by=group_by, ratios=ratios, seed=seed)
-    extract_settings = {k: settings[k] for k in "detector every margin size min_confidence iou min_track_frames crf gop".split()}
-    failures = extract_all(root, out, videos, hashes, extract_settings, workers=workers, timeout_seconds=timeout_seconds)
-    return _write(out, videos, hashes, rejections, failures, settings, rule)
+    locked = {k: v for k, v in {**settings, **finishing}.items() if k not in FREE_SETTINGS}
+    locked = json.loads(json.dumps({"dataset": dataset, "root": str(root.resolve()), **locked}))
+    extraction = {k: settings[k] for k in EXTRACTION}
+    free: dict[str, Any] = {"workers": workers, "timeout_seconds": timeout_seconds, "buffer_mb": buffer_mb, "ray": ray}
+    with told_when_full(out):
+        if folders:
+            claim(out, locked)
+            for number, folder in enumerate(folders, start=1):
+                log.info("folder %d of %d: %s", number, len(folders), folder)
+                _one_folder(reader, root, out, folder, fetch, delete, extraction, free)
+        else:
+            videos, rejections = _read(reader, root, dataset)
+            videos = _first(videos, limit)
+            claim(out, locked)
+            name = "all" if num_parts == 1 else f"{part}-of-{num_parts}"
+            mine = [v for v in videos if in_part(v, part, num_parts)]
+            _extract_part(root, out, name, mine, rejections, extraction, free)
+        if num_parts > 1:
+            log.info("part %d of %d is done; when all are: dfdc-video merge FOLDER … --out OUT", part, num_parts)
+            return None
+        return finish(out, **finishing)
 
 
 def _check(settings: dict[str, Any]) -> None:
     """One line for a setting that cannot work, before anything is touched."""
     DETECTORS.get(settings["detector"])
-    SPLITS.get(settings["split"])
-    at_least = {"every": 1, "margin": 1, "size": 16, "min_track_frames": 1, "gop": 1, "workers": 1, "crf": 0, "limit": 0}
+    if "min_confidence" in settings["detector_settings"]:
+        raise ValueError("min_confidence is a setting of its own, not of the detector: give --min-confidence")
+    at_least = {"every": 1, "margin": 1, "size": 16, "min_track_frames": 1, "gop": 1, "workers": 1, "crf": 0, "limit": 0, "max_gap": 0}
+    at_least |= {"smooth_seconds": 0, "min_seconds": 0, "buffer_mb": 0, "num_parts": 1, "part": 1}
     for name, low in at_least.items():
         if settings[name] < low:
             raise ValueError(f"{name} {settings[name]}: expected {low} or more")
     for name in ("min_confidence", "iou"):
         if not 0 < settings[name] < 1:
             raise ValueError(f"{name} {settings[name]}: expected a number between 0 and 1")
+    if not settings["min_confidence"] <= settings["min_track_confidence"] < 1:
+        raise ValueError(f"min_track_confidence {settings['min_track_confidence']}: expected min_confidence ({settings['min_confidence']}) or more")
+    for name, known in CHOICES.items():
+        if settings[name] not in known:
+            raise ValueError(f"{name} {settings[name]!r}: expected {', '.join(known)}")
+    sides = settings["pad_aspect"].split(":")
+    if settings["pad_aspect"] and not (len(sides) == 2 and all(s.isdigit() and int(s) for s in sides)):
+        raise ValueError(f"pad_aspect {settings['pad_aspect']!r}: expected width:height, for example 16:9")
     if settings["size"] % 2:
         raise ValueError(f"size {settings['size']}: expected an even number, since H.264 stores colour at half the size")
     if settings["timeout_seconds"] <= 0:
         raise ValueError(f"timeout_seconds {settings['timeout_seconds']}: expected more than 0")
+    if settings["max_seconds"] <= settings["min_seconds"]:
+        raise ValueError(f"max_seconds {settings['max_seconds']}: expected more than min_seconds ({settings['min_seconds']})")
+    if settings["part"] > settings["num_parts"]:
+        raise ValueError(f"part {settings['part']} of {settings['num_parts']}: parts count from 1")
+    if (settings["fetch"] or settings["delete"]) and not settings["folders"]:
+        raise ValueError("--fetch and --delete go with --folders, the folders that they bring and remove")
+    if settings["folders"] and (settings["num_parts"] > 1 or settings["limit"]):
+        raise ValueError("--folders takes neither --num-parts nor --limit: give each machine folders of its own")
+    for name in settings["folders"]:
+        if name.startswith(("/", ".")) or ".." in Path(name).parts:
+            raise ValueError(f"folder {name!r}: expected a folder below the root")
 
 
-def _keep_settings(out: Path, settings: dict[str, Any]) -> None:
-    """Write settings.json into a new folder; refuse a folder that was made with other settings."""
-    path = out / "settings.json"
-    kept = {k: v for k, v in settings.items() if k not in FREE_SETTINGS}
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged; delete {out} or use another --out") from error
-        differing = [f"{k} {before.get(k)!r}, now {kept.get(k)!r}" for k in sorted(before.keys() | kept.keys()) if before.get(k) != kept.get(k)]
-        if differing:
-            raise ValueError(f"{out} was prepared with other settings ({'; '.join(differing)}); use the same ones or another --out")
+def _read(reader: Callable[[Path], tuple[list[Video], list[Rejection]]], root: Path, what: str) -> tuple[list[Video], list[Rejection]]:
+    videos, rejections = reader(root)
+    videos, circular = resolve_sources(sorted(videos, key=lambda v: v.path))
+    rejections = [*rejections, *circular]
+    if not videos:
+        reasons = "; ".join(f"{count} × {kind}" for kind, count in kinds_of(rejections).items())
+        raise ValueError(f"'{what}' found no usable video in {root}{': ' + reasons if reasons else ''}")
+    return videos, rejections
+
+
+def _extract_part(
+    root: Path, out: Path, name: str, videos: list[Video], rejections: list[Rejection], extraction: dict[str, Any], free: dict[str, Any]
+) -> None:
+    hashes, unread = hash_files(root, out, name, videos, free["workers"])
+    videos = [v for v in videos if v.video_id in hashes]
+    failures = extract_all(root, out, videos, hashes, {**extraction, "buffer_mb": free["buffer_mb"]},
+                           workers=free["workers"], timeout_seconds=free["timeout_seconds"], ray=free["ray"])  # fmt: skip
+    write_part(out, Part(name, videos, [*rejections, *unread], hashes, failures))
+
+
+def _one_folder(
+    reader: Callable[[Path], Any], root: Path, out: Path, folder: str, fetch: str, delete: str, extraction: dict[str, Any], free: dict[str, Any]
+) -> None:
+    """Bring a folder, extract what is in it, remove it. A folder whose record is there is done and is not brought again."""
+    if record_path(out, folder).is_file():
+        log.info("%s was done before", folder)
+        if (root / folder).is_dir():
+            _shell(delete, root, folder)
         return
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and was not made by `dfdc-video prepare`; give a new folder as --out")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out is a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(kept, indent=2) + "\n")
+    _shell(fetch, root, folder)
+    if not (root / folder).is_dir():
+        raise FileNotFoundError(f"no folder at {root / folder}" + (f" after the fetch command {fetch!r}" if fetch else "; --fetch can bring it"))
+    videos, rejections = _read(reader, root, folder)
+    inside = f"{folder.rstrip('/')}/"
+    mine = [v for v in videos if v.path.startswith(inside)]
+    if not mine:
+        raise ValueError(f"the reader found no video below {root / folder}")
+    _extract_part(root, out, folder, mine, [r for r in rejections if r.path.startswith(inside)], extraction, free)
+    _shell(delete, root, folder)
+
+
+def _shell(command: str, root: Path, folder: str) -> None:
+    """Run a command of the user's, with {folder} and {root} filled in, and FOLDER and ROOT in its environment."""
+    if not command:
+        return
+    words = command.replace("{folder}", shlex.quote(folder)).replace("{root}", shlex.quote(str(root)))
+    code = subprocess.run(words, shell=True, env={**os.environ, "FOLDER": folder, "ROOT": str(root)}).returncode
+    if code:
+        raise ValueError(f"the command {words!r} ended with exit code {code}; what is done is kept, the same call continues")
 
 
 def _first(videos: list[Video], limit: int) -> list[Video]:
@@ -125,149 +238,9 @@ def _first(videos: list[Video], limit: int) -> list[Video]:
     if not limit or limit >= len(videos):
         return videos
     kept = sorted(videos, key=lambda v: (v.source_id or v.video_id, v.label, v.video_id))[:limit]
-    ids = {v.video_id for v in kept}
-    return sorted((v if v.source_id in ids else replace(v, source_id="") for v in kept), key=lambda v: v.path)
+    return sorted(kept, key=lambda v: v.path)
 
 
-def _hash_files(root: Path, out: Path, videos: Sequence[Video], workers: int) -> tuple[dict[str, str], list[Rejection]]:
-    """SHA-256 by video_id. What was hashed in an earlier run is not read again, as long as size and time agree."""
-    path = out / "hashes.json"
-    known = load_json(path) or {}
-    current: dict[str, list[Any]] = {}
-    hashes, rejections = {}, []
-
-    def one(video: Video) -> list[Any]:
-        file = root / video.path
-        stat = file.stat()
-        before = known.get(video.path)
-        if before and before[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return before
-        digest = hashlib.sha256()
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        return [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
-
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [(video, pool.submit(one, video)) for video in videos]
-        for video, future in futures:
-            try:
-                current[video.path] = future.result()
-                hashes[video.video_id] = current[video.path][2]
-            except OSError as error:
-                rejections.append(Rejection(video.video_id, video.path, "read", f"unreadable file: {error.strerror}"))
-    if current != known:
-        write_atomic(path, json.dumps({**known, **current}) + "\n")
-    return hashes, rejections
-
-
-EMPTY = hashlib.sha256().hexdigest()
-
-
-def _drop_duplicates(videos: Sequence[Video], hashes: dict[str, str]) -> tuple[list[Video], list[Rejection]]:
-    """Keep the first of equal files, by path; fakes of one that goes belong to the one that stays. Empty files are not duplicates."""
-    first: dict[str, Video] = {}
-    stays: dict[str, str] = {}
-    rejections = []
-    for v in videos:
-        kept = v if hashes[v.video_id] == EMPTY else first.setdefault(hashes[v.video_id], v)
-        stays[v.video_id] = kept.video_id
-        if kept is not v:
-            other = "" if kept.label == v.label else f", which has label {kept.label} where this one has {v.label}"
-            rejections.append(Rejection(v.video_id, v.path, "duplicate", f"exact duplicate: of {kept.path}{other}"))
-    result = []
-    for v in videos:
-        if stays[v.video_id] == v.video_id:
-            source = stays.get(v.source_id, "")
-            result.append(replace(v, source_id="" if source == v.video_id else source))
-    return result, rejections
-
-
-def _split(videos: list[Video], *, split: str, group_by: str, ratios: Sequence[float], seed: int) -> tuple[list[Video], str]:
-    """Group and split; a set that is a test set throughout stays one. Returns the rule that was followed."""
-    if split == "group" and all(v.split == "test" for v in videos):
-        log.info("every video is in split test: no split was made")
-        return assign_groups(videos, by="original"), "official"
-    if len({v.label for v in videos}) == 1:
-        log.warning("every video has label %d: a classifier needs two classes; training on this set will be refused", videos[0].label)
-    videos = SPLITS.get(split)(assign_groups(videos, by=group_by), ratios, seed)
-    splits_of: dict[str, str] = {}
-    for v in videos if split == "official" else ():
-        if splits_of.setdefault(v.group_id, v.split) != v.split:
-            raise ValueError(f"the official split has group {v.group_id!r} in {splits_of[v.group_id]} and in {v.split}: a leak; "
-                             "use --split group, or --group-by original if only originals and fakes have to stay together")  # fmt: skip
-    return videos, split
-
-
-def _kinds(rejections: Sequence[Rejection]) -> dict[str, int]:
-    """Counts by stage and kind: what stands before the colon of a reason."""
-    return dict(sorted(Counter(f"{r.stage}: {r.reason.split(':', 1)[0]}" for r in rejections).items()))
-
-
-def _write(
-    out: Path,
-    videos: Sequence[Video],
-    hashes: dict[str, str],
-    rejections: Sequence[Rejection],
-    failures: Sequence[Rejection],
-    settings: dict[str, Any],
-    rule: str,
-) -> Manifest:
-    """Gather the results of all videos into the tables. Only what changed is written."""
-    failed = {r.video_id for r in failures}
-    missing: dict[str, Any] = {"status": "unreadable", "own_boxes": True, "tracks": [], "rejections": []}
-    results = {v.video_id: missing if v.video_id in failed else json.loads(result_path(out, v.video_id).read_text()) for v in videos}
-    videos = sorted(videos, key=lambda v: v.video_id)
-    rejections = [*rejections, *failures]
-    for v in videos:
-        rejections += [Rejection(v.video_id, v.path, r["stage"], r["reason"]) for r in results[v.video_id]["rejections"]]
-    write_quarantine(out / "quarantine.csv", rejections)
-    rows = [_video_row(v, results[v.video_id], hashes[v.video_id]) for v in videos]
-    video_table = pd.DataFrame(rows, columns=VIDEO_COLUMNS)
-    track_table = pd.DataFrame([t for v in videos for t in results[v.video_id]["tracks"]], columns=TRACK_COLUMNS)
-    if track_table.empty:
-        kinds = "; ".join(f"{count} × {kind}" for kind, count in _kinds(rejections).items())
-        raise ValueError(f"none of {len(videos)} videos gave a face track ({kinds}); see {out / 'quarantine.csv'}")
-    summary = {
-        "dataset": settings["dataset"],
-        "detector": settings["detector"],
-        "settings": settings,
-        "split_rule": rule,
-        "split_hash": split_hash(video_table),
-        "num_videos": len(videos),
-        "num_tracks": len(track_table),
-        "counts": _counts(video_table, track_table),
-        "fakes_with_own_boxes": sum(v.label > 0 and r["own_boxes"] and bool(r["tracks"]) for v in videos for r in [results[v.video_id]]),
-        "quarantine": _kinds(rejections),
-        "seconds": {s: round(sum(r.get("seconds", {}).get(s, 0.0) for r in results.values()), 3) for s in STAGES},
-    }
-    manifest = Manifest(out, video_table, track_table, summary)
-    if not _is_written(manifest):
-        manifest.write()
-    return manifest
-
-
-def _video_row(video: Video, result: dict[str, Any], content_hash: str) -> dict[str, Any]:
-    stream = result.get("stream") or dict(zip(STREAM_FIELDS, (0, 0.0, 0, 0, 0, ""), strict=True))
-    row = {**asdict(video), **stream, "status": result["status"], "content_hash": content_hash}
-    return {**row, "identities": ",".join(video.identities)}
-
-
-def _counts(videos: pd.DataFrame, tracks: pd.DataFrame) -> list[dict[str, Any]]:
-    """Videos and tracks by split, label, method and status."""
-    per_video = tracks.groupby("video_id").size()
-    table = videos.assign(tracks=videos["video_id"].map(per_video).fillna(0).astype(int))
-    keys = ["split", "label", "method", "status"]
-    grouped = table.groupby(keys, sort=True).agg(videos=("video_id", "size"), tracks=("tracks", "sum")).reset_index()
-    return json.loads(grouped.to_json(orient="records"))
-
-
-def _is_written(manifest: Manifest) -> bool:
-    """Whether the folder already holds exactly these tables."""
-    try:
-        before = Manifest.load(manifest.root)
-    except (OSError, ValueError):
-        return False
-    same_summary = {**before.summary, "settings": None} == {**manifest.summary, "settings": None}
-    both = ((before.videos, manifest.videos), (before.tracks, manifest.tracks))
-    return same_summary and all(a.to_json(orient="records") == b.to_json(orient="records") for a, b in both)
+def all_settings() -> dict[str, Any]:
+    """Every setting of `prepare`, those of `finish` included: name -> parameter."""
+    return {**settings_of(prepare), **settings_of(finish)}

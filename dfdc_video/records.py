@@ -25,11 +25,12 @@ class Video:
     path: str  # relative to the data set's root, POSIX
     label: int  # 0 real, 1 fake, or a class index
     split: str = ""  # train, val, test, or "" as long as no split rule has spoken
-    source_id: str = ""  # video_id of the original that a fake was made from
+    source_id: str = ""  # video_id of the original that a fake was made from, also where that video is missing
     group_id: str = ""  # videos of one group stay in one split
     method: str = ""  # how it was made: "real", "unknown", or the name of a method
     folder: str = ""  # the part of the data set that it lies in
     identities: tuple[str, ...] = ()  # the people in it, donors of a face included, where the data set names them
+    mask_path: str = ""  # video of the altered pixels, relative to the root, where the data set has one
 
     def __post_init__(self) -> None:
         if not ID_PATTERN.match(self.video_id):
@@ -46,7 +47,7 @@ class Rejection:
 
     video_id: str
     path: str
-    stage: str  # read, probe, decode, duplicate, faces
+    stage: str  # read, probe, decode, faces, clean
     reason: str
 
 
@@ -86,8 +87,10 @@ class Track:
     boxes_px: np.ndarray = field(repr=False, compare=False)  # (N, 4) x0, y0, x1, y1, one per source frame
     timestamps_seconds: np.ndarray = field(repr=False, compare=False)  # (N,) of the source video
     confidence: float = 0.0  # mean over the detections of the track
-    crop_path: str = ""  # face video, relative to the prepared folder, POSIX
-    crop_box_px: tuple[int, int, int, int] = (0, 0, 0, 0)  # fixed square box, may reach over the frame's edge
+    detection_rate: float = 1.0  # share of the frames looked at, from the first to the last detection, on which the face was found
+    crop_path: str = ""  # face video (or a folder of PNG files), relative to the prepared folder, POSIX
+    crop_box_px: tuple[int, int, int, int] = (0, 0, 0, 0)  # fixed square box (for other crops: the one over all frames), may reach over the edge
+    eyes_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)), repr=False, compare=False)  # (N, 4) right and left x, y, for aligned crops
 
     def __post_init__(self) -> None:
         if self.boxes_px.ndim != 2 or self.boxes_px.shape[1] != 4:

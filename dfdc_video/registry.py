@@ -123,9 +123,10 @@ class Registry(FvcoreRegistry):
 
 DATASETS = Registry("dataset", files="datasets/*/prepare.py")
 EXPERIMENTS = Registry("experiment", files="experiments/*.py")
+BENCHMARKS = Registry("benchmark", files="benchmarks/*.py")
 SPLITS = Registry("split rule", modules=("dfdc_video.splits",))
 DECODERS = Registry("decoder", modules=("dfdc_video.video",))
-DETECTORS = Registry("face detector", modules=("dfdc_video.faces.detect",))
+DETECTORS = Registry("face detector", modules=tuple(f"dfdc_video.faces.{m}" for m in ("detect", "tiled", "kitti")))
 MODELS = Registry("model", modules=tuple(f"dfdc_video.models.{m}" for m in ("frame", "cnn_lstm", "efficientnet3d", "slowfast")))
 AUGMENTATIONS = Registry("augmentation", modules=("dfdc_video.data.transforms",))
 SAMPLERS = Registry("sampler", modules=("dfdc_video.data.samplers",))
@@ -134,4 +135,6 @@ OPTIMIZERS = Registry("optimizer", modules=("dfdc_video.training.optim",))
 SCHEDULES = Registry("schedule", modules=("dfdc_video.training.optim",))
 POOLINGS = Registry("pooling", modules=("dfdc_video.evaluation.pooling",))
 
-ALL = (DATASETS, EXPERIMENTS, SPLITS, DECODERS, DETECTORS, MODELS, AUGMENTATIONS, SAMPLERS, LOSSES, OPTIMIZERS, SCHEDULES, POOLINGS)
+ALL = (
+    DATASETS, EXPERIMENTS, BENCHMARKS, SPLITS, DECODERS, DETECTORS, MODELS, AUGMENTATIONS, SAMPLERS, LOSSES, OPTIMIZERS, SCHEDULES, POOLINGS,
+)  # fmt: skip

@@ -53,7 +53,7 @@ def clip_spec(cfg: CfgNode) -> ClipSpec:
 def load_manifest(cfg: CfgNode) -> Manifest:
     if not cfg.DATA.PATH:
         raise ValueError("DATA.PATH is empty: give the --out folder of `dfdc-video prepare`, for example DATA.PATH prepared/dfdc")
-    return Manifest.load(cfg.DATA.PATH)
+    return Manifest.load(cfg.DATA.PATH, boxes=False)
 
 
 def build_data(cfg: CfgNode, manifest: Manifest) -> ClipData:
@@ -87,13 +87,17 @@ def build_rates(cfg: CfgNode, steps_per_epoch: int) -> Rates:
     return Rates.build(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
 
 
-def check(cfg: CfgNode) -> Manifest:
-    """What can be refused before anything is made: the schedule, the data set, the starting weights. Returns the manifest."""
+def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
+    """What can be refused before anything is made: the schedule, the data set, the starting weights. Returns the manifest.
+
+    With `tested` a data set without a test split, or with one that was merged into train, is refused, too: nothing could be compared.
+    """
     build_rates(cfg, 1)
     manifest = load_manifest(cfg)
-    if manifest.summary.get("merged"):
-        raise ValueError(f"{manifest.root} was prepared with merged splits: its test scores would mean nothing")
-    for split in SPLIT_NAMES:
+    untested = _without_test(manifest)
+    if untested and tested:
+        raise ValueError(untested)
+    for split in SPLIT_NAMES[: 2 if untested else 3]:
         classes = sorted(manifest.videos_of(split)["label"].unique())
         if len(classes) < 2:
             found = f"one class only (label {classes[0]})" if classes else "no video"
@@ -103,6 +107,16 @@ def check(cfg: CfgNode) -> Manifest:
             f"MODEL.INIT_FROM: no file at {cfg.MODEL.INIT_FROM}; put the weights there, name another file, or set it to '' for random weights"
         )
     return manifest
+
+
+MERGED = "merged its test split into train for a last fit: test scores would be meaningless"
+
+
+def _without_test(manifest: Manifest) -> str:
+    """Why a data set cannot be tested on, or nothing."""
+    if manifest.summary.get("merged"):
+        return f"{manifest.root} {MERGED}"
+    return "" if len(manifest.videos_of("test")) else f"{manifest.root} has no test split: the test split has no video"
 
 
 def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False) -> ClassifierModule:
@@ -200,9 +214,10 @@ def _trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: li
 def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
     """Fit, keep the checkpoint with the best validation `video/log_loss`, score the test split with it, write the run folder.
 
-    `extra` (experiment, arm) goes into report.json. Returns the report. Raises KeyboardInterrupt when stopped; `resume` continues.
+    On a data set without a test split, or that merged it into train, the validation split is scored instead, into the folder `val`. `extra` (experiment,
+    arm) goes into report.json. Returns the report. Raises KeyboardInterrupt when stopped; `resume` continues.
     """
-    manifest = check(cfg)
+    manifest = check(cfg, tested=False)
     torch.set_float32_matmul_precision("high")
     L.seed_everything(cfg.SEED, workers=False, verbose=False)
     data = build_data(cfg, manifest)
@@ -234,9 +249,12 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     if trainer.interrupted:
         raise KeyboardInterrupt
     seconds = _add_seconds(folder, time.monotonic() - started)
-    report = score(folder, split="test", quiet=quiet, extra={"name": name, "train_seconds": round(seconds, 1), **(extra or {})})
+    split = "val" if _without_test(manifest) else "test"
+    if split == "val":
+        log.info("no test: %s; val, which chose the checkpoint, is scored instead", _without_test(manifest))
+    report = score(folder, split=split, quiet=quiet, extra={"name": name, "train_seconds": round(seconds, 1), **(extra or {})})
     for logger in loggers[1:]:
-        logger.log_metrics({f"test/{k}": v["value"] for k, v in report["metrics"].items() if v["value"] is not None})
+        logger.log_metrics({f"{split}/{k}": v["value"] for k, v in report["metrics"].items() if v["value"] is not None})
         logger.experiment.finish(quiet=True)  # type: ignore[attr-defined]
     return report
 
@@ -262,7 +280,8 @@ def _claim(folder: Path, cfg: CfgNode, manifest: Manifest, *, resume: bool) -> P
         raise ValueError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another --out")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_atomic(config, text)
-    write_atomic(folder / "data.json", json.dumps({"path": str(manifest.root.resolve()), "split_hash": manifest.split_hash}) + "\n")
+    data = {"path": str(manifest.root.resolve()), "split_hash": manifest.split_hash, "merged": manifest.summary.get("merged", "")}
+    write_atomic(folder / "data.json", json.dumps(data) + "\n")
     return folder
 
 
@@ -276,7 +295,7 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
     """Score a split with a run's best checkpoint and write predictions.csv, videos.csv, scores.csv, report.json.
 
     The files of the test split lie in the run folder itself, those of another split in a folder of its name. ValueError where the data set was
-    split anew since training: then trained-on videos may be among the tested.
+    split anew since training: then trained-on videos may be among the tested; and for test where it was merged into train.
     """
     folder = Path(folder)
     cfg = load_dump(folder / "config.yaml")
@@ -285,7 +304,12 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
         cure = f"continue it with `dfdc-video train --resume {folder}`"
         raise FileNotFoundError(f"{folder} has no checkpoints/best.ckpt: the run did not finish an epoch; {cure}")
     manifest = load_manifest(cfg)
-    trained_on = json.loads((folder / "data.json").read_text(encoding="utf-8"))["split_hash"]
+    trained = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    if split == "test" and trained.get("merged"):
+        raise ValueError(f"{folder} was trained on a set that {MERGED}")
+    if split == "test" and _without_test(manifest):
+        raise ValueError(_without_test(manifest))
+    trained_on = trained["split_hash"]
     if trained_on != manifest.split_hash:
         now = f"{manifest.root} is now split {manifest.split_hash}"
         raise ValueError(f"{folder} was trained on split {trained_on}, {now}: trained-on videos may be among the tested")

@@ -1,16 +1,22 @@
 """The only file that opens media: probe a file, read frames by index, iterate over frames, write a face video.
 
 Frames are uint8 RGB, (T, H, W, C), upright: rotation metadata is applied. Decoders run on one thread, since parallelism comes from
-workers, and are opened, read and closed, since long-lived readers leak (decord issues).
+workers, and are opened, read and closed, since long-lived readers leak (decord issues). A face video may also be a folder of PNG files
+(00000.png, ...) with their time stamps in timestamps.json: `probe`, `iter_frames` and `read_frames` take it like a file.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +25,10 @@ from dfdc_video.registry import DECODERS
 
 log = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+FORMATS = ("h264", "lossless", "png")
+TIMESTAMPS = "timestamps.json"
+LIMITED, FULL = 1, 2  # FFmpeg's colour ranges: luma from 16 to 235, or from 0 to 255
+SMPTE170M = 6  # FFmpeg's name for the colour matrix of BT.601
 FALLBACKS = ("decord", "pyav", "opencv")
 _warned: set[Path] = set()
 
@@ -32,8 +42,84 @@ def _rotation(stream, frame) -> int:
     return int(round(-getattr(frame, "rotation", 0))) % 360
 
 
-def _upright(image: np.ndarray, rotation_degrees: int) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(image, k=-(rotation_degrees // 90))) if rotation_degrees else image
+def upright(image: np.ndarray, rotation_degrees: int) -> np.ndarray:
+    """A view of an image or a plane, turned clockwise."""
+    return np.rot90(image, k=-(rotation_degrees // 90)) if rotation_degrees else image
+
+
+@lru_cache
+def _exact(way: str) -> Any:
+    """swscale's flag for a way to scale, with those for which every processor gives the same."""
+    from av.video.reformatter import Interpolation
+
+    return Interpolation[way] | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
+class Picture:
+    """One decoded frame, upright, converted only as far as somebody asks.
+
+    `stored` are the Y, U and V planes of 4:2:0, (H, W) and twice (H/2, W/2) uint8, as they lie in the file: views of the decoder's memory
+    for the usual yuv420p, for other formats and for the full range converted to it once. `planes` are views of them, upright.
+    `color` is what a face video cut from the planes has to say of them: FFmpeg's numbers for matrix, range, primaries, transfer.
+    """
+
+    def __init__(self, frame: Any, rotation_degrees: int) -> None:
+        self.frame, self.rotation_degrees = frame, rotation_degrees
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width, upright."""
+        size = (self.frame.height, self.frame.width)
+        return size[::-1] if self.rotation_degrees % 180 else size
+
+    @cached_property
+    def _yuv420p(self) -> Any:
+        frame = self.frame
+        full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
+        if frame.format.name == "yuv420p" and not full:
+            return frame
+        matrix, source_range = "ITU601" if frame.format.is_rgb else None, FULL if full else None
+        return frame.reformat(None, None, "yuv420p", None, matrix, _exact("BICUBIC"), source_range, LIMITED, threads=1)
+
+    @cached_property
+    def stored(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        planes = self._yuv420p.planes
+        y, u, v = (np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in planes)
+        return y, u, v
+
+    @property
+    def planes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        y, u, v = (upright(p, self.rotation_degrees) for p in self.stored)
+        return y, u, v
+
+    @property
+    def color(self) -> tuple[int, int, int, int]:
+        frame = self._yuv420p
+        return frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc
+
+    def rgb(self, *, long_side_px: int = 0) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; with `long_side_px` reduced to that, never enlarged."""
+        frame, scale = self.frame, (long_side_px or 1e9) / max(self.frame.height, self.frame.width)
+        if scale < 1:  # in two steps, since swscale is faster from 4:2:0 to 4:2:0
+            size = max(1, round(scale * frame.width)), max(1, round(scale * frame.height))
+            frame = frame.reformat(*size, interpolation=_exact("AREA"), threads=1)
+        return np.ascontiguousarray(upright(frame.to_ndarray(format="rgb24", threads=1), self.rotation_degrees))
+
+
+class PlaneScaler:
+    """Square pictures of 4:2:0, (H * 3 / 2, H) uint8 with Y, U and V below each other, to `size` pixels: the same result on every machine."""
+
+    def __init__(self, size: int) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.size, self._swscale = size, VideoReformatter()
+
+    def __call__(self, planes: np.ndarray) -> np.ndarray:
+        import av
+
+        wrap = av.VideoFrame.from_ndarray if len(planes) % 6 else av.VideoFrame.from_numpy_buffer  # the second cuts heights to a multiple of 4
+        way = _exact("AREA" if planes.shape[1] > self.size else "BICUBIC")
+        return self._swscale.reformat(wrap(planes, format="yuv420p"), self.size, self.size, interpolation=way, threads=1).to_ndarray()
 
 
 def _open(path: Path):
@@ -62,6 +148,8 @@ def probe(path: str | Path) -> Stream:
     import av
 
     path = Path(path)
+    if path.is_dir():
+        return _probe_folder(path)
     container, stream = _open(path)
     with container:
         try:
@@ -93,18 +181,64 @@ def _check_complete(path: Path, container, stream, pts: list[int]) -> None:
         raise UnreadableVideo(f"{path.name} is cut off: it holds {len(pts)} of the {stream.frames} frames that its index names")
 
 
-def iter_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Every frame in order, (H, W, 3) uint8 RGB, upright; raises UnreadableVideo where decoding fails."""
+def iter_pictures(path: str | Path) -> Iterator[Picture]:
+    """Every frame in order, as the decoder gives it; raises UnreadableVideo where decoding fails or the size changes.
+
+    A picture that is let go gives its memory back to the decoder: hold on to few, copy what is wanted for longer.
+    """
     import av
 
     path = Path(path)
     container, stream = _open(path)
     with container:
+        size, rotation = None, 0
         try:
             for frame in container.decode(stream):
-                yield _upright(frame.to_ndarray(format="rgb24"), _rotation(stream, frame))
+                if size is None:
+                    size, rotation = (frame.width, frame.height), _rotation(stream, frame)
+                if (frame.width, frame.height) != size:
+                    raise UnreadableVideo(f"{path.name} changes its size from {size[0]}x{size[1]} to {frame.width}x{frame.height} px")
+                yield Picture(frame, rotation)
         except av.FFmpegError as error:
             raise UnreadableVideo(f"{path.name} stops decoding: {error.strerror}") from error
+
+
+def iter_frames(path: str | Path) -> Iterator[np.ndarray]:
+    """Every frame in order, (H, W, 3) uint8 RGB, upright; raises UnreadableVideo where decoding fails."""
+    path = Path(path)
+    if path.is_dir():
+        yield from (_read_png(path, i) for i in range(_probe_folder(path).num_frames))
+    else:
+        yield from (picture.rgb() for picture in iter_pictures(path))
+
+
+def iter_luma(path: str | Path) -> Iterator[np.ndarray]:
+    """The Y plane of every frame in order, (H, W) uint8; of a folder of PNG files the grey picture."""
+    import cv2
+
+    if Path(path).is_dir():
+        yield from (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in iter_frames(path))
+    else:
+        yield from (picture.planes[0] for picture in iter_pictures(path))
+
+
+def _probe_folder(path: Path) -> Stream:
+    try:
+        stored = json.loads((path / TIMESTAMPS).read_text(encoding="utf-8"))
+        fps, seconds = float(stored["fps"]), np.asarray(stored["seconds"], dtype=np.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableVideo(f"{path.name} is a folder without a readable {TIMESTAMPS}: expected a face video of PNG files") from error
+    height, width = _read_png(path, 0).shape[:2]
+    return Stream(len(seconds), fps, height, width, 0, "png", seconds)
+
+
+def _read_png(path: Path, index: int) -> np.ndarray:
+    import cv2
+
+    image = cv2.imread(str(path / f"{index:05d}.png"), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UnreadableVideo(f"{path.name}: {index:05d}.png is missing or damaged")
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 @DECODERS.register(name="decord")
@@ -173,6 +307,9 @@ def read_frames(path: str | Path, indices: Iterable[int], *, decoder: str = "dec
     widths (16, 24, 48 and 72 px of all even ones up to 258).
     """
     path, wanted = Path(path), np.asarray(list(indices), dtype=np.int64)
+    if path.is_dir():
+        _check_range(path, wanted, _probe_folder(path).num_frames)
+        return np.stack([_read_png(path, i) for i in wanted.tolist()])
     if not path.is_file():
         raise FileNotFoundError(f"no video at {path}")
     if not path.stat().st_size:
@@ -192,54 +329,127 @@ def read_frames(path: str | Path, indices: Iterable[int], *, decoder: str = "dec
 
 
 class VideoWriter:
-    """H.264 with short GOPs, written to a temporary name and renamed on a clean exit: no half-written file is taken for whole.
+    """A face video, written to a temporary name and renamed on a clean exit: no half-written one is taken for whole.
 
-    `add` takes (H, W, 3) uint8 RGB frames of one even size and, for variable rates, their time in seconds.
+    `format` is h264 (`crf`, short GOPs), lossless (x264 with qp 0), or png: `path` is then a folder of 00000.png, ... and timestamps.json.
+    `add` takes (H, W, 3) uint8 RGB frames of one even size, `add_planes` the Y, U and V planes of 4:2:0 below each other, whose colours
+    `color` describes (see Picture); both take, for variable rates, the time in seconds. What cannot be written is an OSError.
     """
 
     TIME_BASE = Fraction(1, 90000)
 
-    def __init__(self, path: str | Path, *, fps: float, crf: int = 12, gop: int = 12, preset: str = "veryfast") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        fps: float,
+        crf: int = 12,
+        gop: int = 12,
+        preset: str = "veryfast",
+        format: str = "h264",
+        color: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        if format not in FORMATS:
+            raise ValueError(f"format {format!r} of a face video, expected one of {', '.join(FORMATS)}")
+        self.path, self.fps, self.format, self.color = Path(path), fps, format, color
+        self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")  # two writers never share one
+        self.seconds: list[float] = []
+        self.last_pts = -1
+        self.container: Any = None
+        (self.temporary if format == "png" else self.path.parent).mkdir(parents=True, exist_ok=True)
+        if format != "png":
+            with self._writing():
+                self._open(crf, gop, preset)
+
+    def _open(self, crf: int, gop: int, preset: str) -> None:
         import av
 
-        self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")  # two writers never share one
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.container = av.open(str(self.temporary), "w")
-        self.stream = self.container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        self.stream = self.container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
         self.stream.pix_fmt = "yuv420p"
+        quality = {"crf": str(crf)} if self.format == "h264" else {"qp": "0"}
         # Without mbtree: below about 128 pixels x264's differs from run to run on equal frames, and it spends fewer bits where a face moves.
-        self.stream.options = {"crf": str(crf), "preset": preset, "threads": "1", "mbtree": "0"}
-        self.stream.codec_context.gop_size = gop
-        self.stream.codec_context.time_base = self.TIME_BASE
-        self.fps = fps
-        self.count, self.last_pts = 0, -1
+        self.stream.options = {**quality, "preset": preset, "threads": "1", "mbtree": "0"}
+        context = self.stream.codec_context
+        context.gop_size, context.time_base = gop, self.TIME_BASE
+        if self.color:
+            context.colorspace, context.color_range, context.color_primaries, context.color_trc = self.color
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What FFmpeg cannot write concerns the disk and not the video that is read: an OSError."""
+        import av
+
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise OSError(error.errno, f"{error.strerror}; cannot write", str(self.path)) from error
+
+    @property
+    def count(self) -> int:
+        return len(self.seconds)
 
     def add(self, image: np.ndarray, seconds: float | None = None) -> None:
+        self._put(image, "rgb24", image.shape[:2], seconds)
+
+    def add_planes(self, planes: np.ndarray, seconds: float | None = None) -> None:
+        """`planes` are uint8 (H * 3 / 2, W): Y, then U, then V, each without gaps."""
+        self._put(planes, "yuv420p", (planes.shape[0] * 2 // 3, planes.shape[1]), seconds)
+
+    def _put(self, array: np.ndarray, pixel_format: str, size: tuple[int, ...], seconds: float | None) -> None:
         import av
 
-        if self.count == 0:
-            height, width = image.shape[:2]
-            if height % 2 or width % 2:
-                raise ValueError(f"frames of {width}x{height} given to {self.path.name}; H.264 with 4:2:0 colour needs even sizes")
-            self.stream.height, self.stream.width = height, width
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        if not self.count and (size[0] % 2 or size[1] % 2):
+            raise ValueError(f"frames of {size[1]}x{size[0]} given to {self.path.name}; H.264 with 4:2:0 colour needs even sizes")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=pixel_format)
         seconds = self.count / self.fps if seconds is None else seconds
-        frame.pts = self.last_pts = max(round(seconds / self.TIME_BASE), self.last_pts + 1)  # sources may repeat a time stamp, MP4 may not
-        frame.time_base = self.TIME_BASE
-        self.container.mux(self.stream.encode(frame))
-        self.count += 1
+        if self.format == "png":
+            self._put_png(frame)
+        else:
+            if not self.count:
+                self.stream.height, self.stream.width = size
+            frame.pts = self.last_pts = max(round(seconds / self.TIME_BASE), self.last_pts + 1)  # sources may repeat a time stamp, MP4 may not
+            frame.time_base = self.TIME_BASE
+            with self._writing():
+                self.container.mux(self.stream.encode(frame))
+        self.seconds.append(float(seconds))
+
+    def _put_png(self, frame: Any) -> None:
+        import cv2
+
+        if self.color and frame.format.name == "yuv420p":
+            frame.colorspace, frame.color_range = self.color[:2]
+        coded = cv2.imencode(".png", frame.to_ndarray(format="bgr24", threads=1))[1]
+        (self.temporary / f"{self.count:05d}.png").write_bytes(coded.tobytes())
 
     def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(self, kind, value, traceback) -> None:
+        whole = False
         try:
             if kind is None and self.count:
-                self.container.mux(self.stream.encode(None))
+                self._finish()
+                whole = True
         finally:
+            if not whole:
+                self._drop()
+
+    def _finish(self) -> None:
+        if self.format == "png":
+            stamps = {"fps": self.fps, "seconds": [round(s, 6) for s in self.seconds]}
+            (self.temporary / TIMESTAMPS).write_text(json.dumps(stamps) + "\n", encoding="utf-8")
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            with self._writing():
+                self.container.mux(self.stream.encode(None))
+                self.container.close()
+        self.temporary.replace(self.path)
+
+    def _drop(self) -> None:
+        if self.format == "png":
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            return
+        with suppress(OSError), self._writing():
             self.container.close()
-            if kind is None and self.count:
-                self.temporary.replace(self.path)
-            else:
-                self.temporary.unlink(missing_ok=True)
+        self.temporary.unlink(missing_ok=True)

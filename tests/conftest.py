@@ -82,7 +82,7 @@ def _write_prepared(root: Path, *, per_split: dict[str, int], num_frames: int = 
                         writer.add(image.astype(np.uint8))
                 stamps, boxes = np.arange(num_frames) / 30, np.tile([0.0, 0.0, size_px, size_px], (num_frames, 1))
                 box = (0, 0, size_px, size_px)
-                tracks.append(track_row(Track(f"{video_id}_00", video_id, 0, boxes, stamps, 0.9, crop_path, box)))
+                tracks.append(track_row(Track(f"{video_id}_00", video_id, 0, boxes, stamps, 0.9, 1.0, crop_path, box)))
                 row = dict.fromkeys(VIDEO_COLUMNS, "") | {"num_frames": num_frames, "fps": 30.0, "rotation_degrees": 0}
                 row |= {"height_px": size_px, "width_px": size_px}
                 row |= {"video_id": video_id, "dataset": "made", "path": f"{video_id}.mp4", "label": int(method == "marked"), "split": split}

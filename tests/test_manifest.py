@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfdc_video.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, read_list, split_hash, track_from_row, track_row, write_list, write_quarantine
+from dfdc_video.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, quarantine_table, read_list, split_hash, track_from_row, track_row, write_list
 from dfdc_video.records import Rejection, Track
 
 
 def track(video_id: str, number: int = 0) -> Track:
     boxes = np.random.default_rng(number).uniform(0, 100, (5, 4)).astype(np.float32).round(2)
     name = f"{video_id}_{number:02d}"
-    return Track(name, video_id, 7, boxes, np.arange(5) / 25, 0.9, f"tracks/{video_id}/{name}.mp4", (-4, 2, 60, 66))
+    return Track(name, video_id, 7, boxes, np.arange(5) / 25, 0.9, 1.0, f"tracks/{video_id}/{name}.mp4", (-4, 2, 60, 66))
 
 
 def video(video_id: str, label: int, split: str, status: str = "ok", group: str = "") -> dict:
-    values = ["t", f"raw/{video_id}.mp4", label, split, "", group or video_id, "real", "", "p1,p2", status, 12, 25.0, 240, 320, 0, "h264", "ab" * 32]
+    values = ["t", f"raw/{video_id}.mp4", label, split, "", group or video_id, "real", "", "p1,p2"]
+    values += [status, 12, 25.0, 240, 320, 0, "h264", "ab" * 32, ""]
     return dict(zip(VIDEO_COLUMNS, [video_id, *values], strict=True))
 
 
@@ -78,7 +79,10 @@ def test_broken_invariants(manifest):
         with pytest.raises(ValueError, match=message):
             Manifest(manifest.root, v, t, {"split_rule": "group"})
     leaking = videos.assign(split=["train", "test", "test", "test"])
-    assert len(Manifest(manifest.root, leaking, tracks, {"split_rule": "random"}).videos) == 4
+    for summary in ({"split_rule": "random"}, {"split_rule": "folders", "allowed_leaks": ["group"]}, {"allowed_leaks": ["all"]}):
+        assert len(Manifest(manifest.root, leaking, tracks, summary).videos) == 4
+    with pytest.raises(ValueError, match="group 'a' lies in 2 splits"):
+        Manifest(manifest.root, leaking, tracks, {"split_rule": "folders", "allowed_leaks": ["identity"]})
 
 
 def test_load_names_what_is_missing_or_damaged(manifest):
@@ -116,6 +120,7 @@ def test_a_list_that_becomes_empty_goes(tmp_path):
 
 
 def test_quarantine_is_sorted_and_quoted(tmp_path):
-    write_quarantine(tmp_path / "q.csv", [Rejection("b", "b.mp4", "decode", 'cut off, "half"'), Rejection("", "a.mp4", "read", "missing file")])
+    rejections = [Rejection("b", "b.mp4", "decode", 'cut off, "half"'), Rejection("", "a.mp4", "read", "missing file")]
+    (tmp_path / "q.csv").write_text(quarantine_table(rejections).to_csv(index=False))
     table = pd.read_csv(tmp_path / "q.csv", keep_default_na=False)
     assert table.values.tolist() == [["", "a.mp4", "read", "missing file"], ["b", "b.mp4", "decode", 'cut off, "half"']]

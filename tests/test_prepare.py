@@ -47,8 +47,8 @@ def prepared(synthetic_root, tmp_path_factory) -> Manifest:
 def test_tables_and_files_agree(prepared, synthetic_root):
     videos, tracks = prepared.videos.set_index("video_id"), prepared.tracks
     named = {name for p in synthetic_root.glob("*/metadata.json") for name in json.loads(p.read_text())}
-    duplicates = (quarantine(prepared.root)["stage"] == "duplicate").sum()
-    assert len(videos) == len(named) - duplicates and duplicates >= 1
+    removed = quarantine(prepared.root).query("stage == 'clean'")
+    assert len(videos) == len(named) - len(removed) and len(removed) >= 1
     assert (videos["status"] == "ok").sum() >= 0.9 * len(videos)
     for row in tracks.to_dict("records"):
         track = track_from_row(row)
@@ -58,7 +58,7 @@ def test_tables_and_files_agree(prepared, synthetic_root):
         assert np.allclose(crop.timestamps_seconds, stamps, atol=1e-3)
         assert track.start_frame + track.num_frames <= videos.loc[track.video_id, "num_frames"]
     on_disk = {p.relative_to(prepared.root).as_posix() for p in prepared.root.glob("tracks/*/*")}
-    assert on_disk == set(tracks["crop_path"])
+    assert {p for p in on_disk if p.split("/")[1] not in set(removed["video_id"])} == set(tracks["crop_path"])
     listed = [p for s in ("train", "val", "test") for p, _ in read_list(prepared.root / f"{s}.csv")]
     assert sorted(listed) == sorted(tracks["crop_path"])
     assert tables(Manifest.load(prepared.root)) == tables(prepared)
@@ -99,7 +99,7 @@ def test_corrupt_file_and_duplicate_are_quarantined(prepared):
     table = quarantine(prepared.root)
     unreadable = prepared.videos[prepared.videos["status"] == "unreadable"]["video_id"].tolist()
     assert unreadable and set(unreadable) <= set(table.loc[table["stage"] == "decode", "video_id"])
-    duplicate = table[table["stage"] == "duplicate"].iloc[0]
+    duplicate = table[table["stage"] == "clean"].iloc[0]
     kept = duplicate["reason"].split("of ")[1]
     assert duplicate["video_id"] not in set(prepared.videos["video_id"]) and kept in set(prepared.videos["path"]) and kept < duplicate["path"]
 
@@ -175,18 +175,22 @@ def test_bad_files_are_kept_apart_and_named(raw, tmp_path):
     (tmp_path / "raw/fake/text.mp4").write_text("Dear sirs,\n")
     (tmp_path / "raw/fake/copy.mp4").write_bytes(data)
     raw("fake/grey.mp4", np.full((20, 64, 96, 3), 127, np.uint8))
-    raw("fake/short.mp4", num_frames=5, identity=2)
+    raw("fake/short.mp4", num_frames=7, identity=2)
+    raw("fake/flash.mp4", num_frames=3, identity=3)
+    raw("real/whole.mp4", num_frames=20, identity=4)
     manifest = prepare("folder", tmp_path / "raw", tmp_path / "out", **SETTINGS, group_by="original")
     status = dict(zip(manifest.videos["video_id"], manifest.videos["status"], strict=True))
     assert status == {
-        "fake__copy": "ok", "fake__cut": "unreadable", "fake__empty": "unreadable", "real__empty": "unreadable", "fake__text": "unreadable",
-        "fake__grey": "no_face", "fake__short": "no_face",
+        "fake__cut": "unreadable", "fake__empty": "unreadable", "real__empty": "unreadable", "fake__text": "unreadable", "fake__flash": "unreadable",
+        "fake__grey": "no_face", "fake__short": "no_face", "real__whole": "ok",
     }  # fmt: skip
     reasons = dict(zip(quarantine(tmp_path / "out")["path"], quarantine(tmp_path / "out")["reason"], strict=True))
-    assert reasons["real/good.mp4"] == "exact duplicate: of fake/copy.mp4, which has label 1 where this one has 0"
+    assert reasons.pop("real/good.mp4") == "contradictory labels: same content as fake/copy.mp4, which has label 1"
+    assert reasons.pop("fake/copy.mp4") == "contradictory labels: same content as real/good.mp4, which has label 0"
     assert "0 bytes" in reasons["fake/empty.mp4"] and "not a readable video" in reasons["fake/text.mp4"]
-    assert reasons["fake/grey.mp4"].startswith("no face") and reasons["fake/short.mp4"].startswith("short track: 5 frames")
-    assert set(reasons) == {"real/good.mp4", "fake/cut.mp4", "fake/empty.mp4", "real/empty.mp4", "fake/text.mp4", "fake/grey.mp4", "fake/short.mp4"}
+    assert "absurd duration: 0.1 s" in reasons["fake/flash.mp4"]
+    assert reasons["fake/grey.mp4"].startswith("no face") and reasons["fake/short.mp4"].startswith("short track: 7 frames")
+    assert set(reasons) == {f"fake/{n}.mp4" for n in ("cut", "empty", "text", "grey", "short", "flash")} | {"real/empty.mp4"}
 
 
 def test_nothing_but_bad_files(raw, tmp_path, caplog):
@@ -200,7 +204,7 @@ def test_nothing_but_bad_files(raw, tmp_path, caplog):
 def test_a_time_limit_that_nobody_meets(raw, tmp_path):
     raw("a.mp4", num_frames=12)
     with pytest.raises(ValueError, match="1 × decode: timeout"):
-        prepare("folder", tmp_path / "raw", tmp_path / "out", timeout_seconds=0.05)
+        prepare("folder", tmp_path / "raw", tmp_path / "out", timeout_seconds=0.001)
     manifest = prepare("folder", tmp_path / "raw", tmp_path / "out", timeout_seconds=60)  # a failure is tried again
     assert len(manifest.tracks) == 1 and manifest.summary["split_rule"] == "official" and quarantine(tmp_path / "out").empty
     assert manifest.videos["split"].tolist() == ["test"] and not (tmp_path / "out/train.csv").exists()
@@ -230,8 +234,25 @@ def test_limit_keeps_pairs_together(synthetic_root, tmp_path):
 def test_a_leak_in_an_official_split(raw, tmp_path):
     raw("train/real/anna/a.mp4", num_frames=10)
     raw("test/real/anna/b.mp4", num_frames=11)
-    with pytest.raises(ValueError, match="group 'anna' in test and in train: a leak; use --split group"):
-        prepare("folder", tmp_path / "raw", tmp_path / "out", split="official", group_by="folder")
+    settings = {"split": "official", "group_by": "folder", "size": 64, "near_distance": 0.0}
+    with pytest.raises(ValueError, match=r"leaks .group: 1 of 1 groups .* first anna: .*; use another split rule .* or --allow-leaks group"):
+        prepare("folder", tmp_path / "raw", tmp_path / "out", **settings)
+    audit = json.loads((tmp_path / "out/leak_audit.json").read_text())
+    assert audit["group"]["leaking"] == 1 and not (tmp_path / "out/manifest.parquet").exists()
+    allowed = prepare("folder", tmp_path / "raw", tmp_path / "allowed", **settings, allow_leaks=("group",))
+    assert Manifest.load(allowed.root).summary["allowed_leaks"] == ["group"]
+
+
+def test_near_duplicates_stay_together(raw, tmp_path):
+    """Re-encoded copies of videos under other names: content differs, and one of each pair may not test what the other taught."""
+    for identity in range(6):
+        frames = list(iter_frames(raw(f"{identity % 2}/a{identity}.mp4", num_frames=12, identity=identity)))
+        raw(f"{identity % 2}/b{identity}.mp4", np.stack(frames), crf=30)
+    manifest = prepare("folder", tmp_path / "raw", tmp_path / "out", **SETTINGS, group_by="original")
+    splits = manifest.videos.set_index("video_id")["split"]
+    assert manifest.summary["leak_audit"]["near_duplicate"]["compared"] >= 6
+    for identity in range(6):
+        assert splits[f"{identity % 2}__a{identity}"] == splits[f"{identity % 2}__b{identity}"]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +269,7 @@ def test_settings_that_cannot_work(synthetic_root, tmp_path, settings, message):
 
 
 def test_paths_and_names_that_cannot_work(synthetic_root, tmp_path):
-    with pytest.raises(ValueError, match="unknown dataset 'dfcd'; did you mean dfdc"):
+    with pytest.raises(ValueError, match="unknown dataset 'dfcd'; did you mean dfd or dfdc"):
         prepare("dfcd", synthetic_root, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no folder at .*nowhere"):
         prepare("dfdc", tmp_path / "nowhere", tmp_path / "out")

@@ -16,7 +16,7 @@ from dfdc_video.config import dump
 from dfdc_video.evaluation.compare import compare
 from dfdc_video.experiment import Experiment, launch
 from dfdc_video.registry import EXPERIMENTS
-from dfdc_video.run import _newest_checkpoint, build_model, score, train
+from dfdc_video.run import _newest_checkpoint, build_model, check, score, train
 from dfdc_video.training.module import NonFiniteLoss
 
 
@@ -153,11 +153,10 @@ def test_one_class_or_an_empty_split_is_refused_before_training(write_prepared, 
 
     root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 1, "test": 1})
     manifest = Manifest.load(root)
-    for split, message in (("val", "no video"), ("test", "no video")):
-        fewer = manifest.videos[manifest.videos["split"] != split]
-        Manifest(root, fewer, manifest.tracks[manifest.tracks["video_id"].isin(fewer["video_id"])], {}).write()
-        with pytest.raises(ValueError, match=f"the {split} split has {message}"):
-            train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
+    fewer = manifest.videos[manifest.videos["split"] != "val"]
+    Manifest(root, fewer, manifest.tracks[manifest.tracks["video_id"].isin(fewer["video_id"])], {}).write()
+    with pytest.raises(ValueError, match="the val split has no video"):
+        train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
     Manifest(root, manifest.videos.assign(label=0), manifest.tracks, {}).write()
     with pytest.raises(ValueError, match=r"train split has one class only \(label 0\)"):
         train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
@@ -304,3 +303,38 @@ def test_scoring_and_resuming_need_no_network_for_pretrained_weights(finished, m
     build_model(pretrained, 2)
     build_model(pretrained, 2, checkpoint_follows=True)
     assert asked == [True, False]
+
+
+def test_a_set_without_a_test_split_is_scored_on_val(write_prepared, small_config, tmp_path, caplog):
+    root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 2, "test": 0})
+    cfg, run = small_config("TRAIN.EPOCHS", "1", path=root), tmp_path / "run"
+    with pytest.raises(ValueError, match="has no test split"):
+        check(cfg)
+    with caplog.at_level("INFO"):
+        report = train(cfg, run, name="run", quiet=True)
+    assert "no test: " in caplog.text and report["split"] == "val" and not (run / "report.json").exists()
+    with pytest.raises(ValueError, match="has no test split"):
+        score(run, quiet=True)
+
+
+def test_a_merged_set_is_trained_on_and_never_tested(write_prepared, small_config, tmp_path, caplog):
+    from dfdc_video.manifest import Manifest
+
+    root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 2, "test": 2})
+    manifest = Manifest.load(root)
+    merged = manifest.videos.assign(split=manifest.videos["split"].replace("test", "train"))
+    Manifest(root, merged, manifest.tracks, {**manifest.summary, "merged": "train+test"}).write()
+    cfg, run = small_config("TRAIN.EPOCHS", "1", path=root), tmp_path / "run"
+    with pytest.raises(ValueError, match="test scores would be meaningless"):
+        check(cfg)  # what an experiment asks before its first arm
+    with caplog.at_level("INFO"):
+        report = train(cfg, run, name="run", quiet=True)
+    assert "no test: " in caplog.text and report["split"] == "val" and report["coverage"]["num_videos"] == 4
+    assert (run / "val" / "report.json").is_file() and not (run / "report.json").exists() and not (run / "predictions.csv").exists()
+    with pytest.raises(ValueError, match=f"{root} merged|run was trained on a set that merged its test split into train"):
+        score(run, quiet=True)
+    manifest.write()  # the unmerged set at the same place
+    with pytest.raises(ValueError, match="run was trained on a set that merged its test split into train .* meaningless"):
+        score(run, quiet=True)
+    with pytest.raises(ValueError, match="has no test scores to compare"):
+        compare([run])

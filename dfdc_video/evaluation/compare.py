@@ -51,6 +51,9 @@ def _read_report(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder at {path}; expected a folder that `dfdc-video train` wrote")
     if not (path / "report.json").is_file():
+        data = path / "data.json"
+        if data.is_file() and json.loads(data.read_text(encoding="utf-8")).get("merged"):
+            raise ValueError(f"{path} was trained with its test split merged into train: it has no test scores to compare")
         inside = sorted(p.parent.name for p in path.glob("*/report.json"))
         hint = f"; the runs {', '.join(inside[:4])} lie inside: name them" if inside else "; run `dfdc-video test` on it first"
         raise FileNotFoundError(f"{path} has no report.json{hint}")

@@ -1,14 +1,21 @@
-"""Boxes -> one fixed square crop per segment. A fixed box keeps the motion of the face and adds none of the detector's."""
+"""Boxes -> square crops. One fixed box per segment, the default, keeps the motion of the face and adds none of the detector's.
+
+Crops are cut from the Y, U and V planes of 4:2:0 video, so that nothing is converted to RGB and back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from dfdc_video.faces.track import Tracklet
 
+CROPS = ("fixed", "smoothed", "aligned")
+EYE_DISTANCE, EYE_HEIGHT = 0.46, 0.1  # between the eyes, and from them down to the middle, in sides of BlazeFace's box
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y (H, W), U and V (H / 2, W / 2), uint8
 MAX_GROWTH = 2.0  # a segment's box may be this many times the box that its smaller faces need
 
 
@@ -25,11 +32,13 @@ def _side(low: np.ndarray, high: np.ndarray, size: float, margin: float) -> np.n
 def crop_box(boxes_px: np.ndarray, *, margin: float) -> tuple[int, int, int, int]:
     """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4); `margin` times the face for a face that stands still.
 
-    It may reach over the frame's edge: see `cut_out`.
+    Its corner is even, as 4:2:0 colour wants it. It may reach over the frame's edge: see `cut_planes`.
     """
+    boxes_px = np.asarray(boxes_px, dtype=np.float64)
     low, high = boxes_px[:, :2].min(axis=0), boxes_px[:, 2:].max(axis=0)
-    side = max(2, int(np.ceil(_side(low, high, float(np.median(face_sizes(boxes_px))), margin) / 2)) * 2)
-    x0, y0 = (int(round(v)) for v in (low + high) / 2 - side / 2)
+    exact = float(_side(low, high, float(np.median(face_sizes(boxes_px))), margin))
+    side = max(2, int(np.ceil(round(exact / 2, 3))) * 2)  # rounded: what is over by float's error alone does not count
+    x0, y0 = (2 * int(round(v)) for v in ((low + high) / 2 - side / 2) / 2)
     return x0, y0, x0 + side, y0 + side
 
 
@@ -51,25 +60,85 @@ def split_track(track: Tracklet, *, margin: float, min_frames: int, max_growth: 
     sides = np.maximum(_side(low[at - 1], high[at - 1], size, margin), _side(low_after[at], high_after[at], size, margin))
     best = int(at[sides.argmin()])
     pieces = (
-        Tracklet(track.start_frame, boxes[:best], track.confidence),
-        Tracklet(track.start_frame + best, boxes[best:], track.confidence),
+        replace(track, boxes_px=boxes[:best], eyes_px=track.eyes_px[:best]),
+        replace(track, start_frame=track.start_frame + best, boxes_px=boxes[best:], eyes_px=track.eyes_px[best:]),
     )
     return [part for piece in pieces for part in split_track(piece, margin=margin, min_frames=min_frames, max_growth=max_growth)]
 
 
-def cut_out(frame: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
-    """The part of a frame (H, W, 3) in `box`, resized to (size, size, 3).
-
-    What lies outside the frame repeats its edge: black bars would be a sharp line that a network can learn from.
-    """
-    height, width = frame.shape[:2]
+def _check_inside(box: Sequence[int], width: int, height: int) -> None:
     x0, y0, x1, y1 = box
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height or x1 <= x0 or y1 <= y0:
         raise ValueError(f"crop box {tuple(box)} lies outside a frame of {width}x{height}")
-    inside = frame[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
-    border = (max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0))
-    if any(border):
-        inside = cv2.copyMakeBorder(inside, *border, cv2.BORDER_REPLICATE)
-    if inside.shape[0] == size:
-        return np.ascontiguousarray(inside)
-    return cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA if inside.shape[0] > size else cv2.INTER_CUBIC)
+
+
+def _cut_into(target: np.ndarray, plane: np.ndarray, x0: int, y0: int) -> None:
+    """Fill `target` with the part of a plane from (x0, y0) on; what lies outside of the plane repeats its edge."""
+    (rows, columns), (height, width) = target.shape, plane.shape
+    top, left = max(-y0, 0), max(-x0, 0)
+    bottom, right = min(height - y0, rows), min(width - x0, columns)
+    inside = target[top:bottom, left:right]
+    np.copyto(inside, plane[y0 + top : y0 + bottom, x0 + left : x0 + right])
+    target[top:bottom, :left], target[top:bottom, right:] = inside[:, :1], inside[:, -1:]
+    target[:top], target[bottom:] = target[top], target[bottom - 1]
+
+
+def _empty(side: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A picture of 4:2:0, (side * 3 / 2, side), as VideoWriter.add_planes takes it, and its three planes."""
+    picture, half = np.empty((side * 3 // 2, side), np.uint8), side // 2
+    y, u, v = np.split(picture.reshape(-1), (side * side, side * side + half * half))
+    return picture, [y.reshape(side, side), u.reshape(half, half), v.reshape(half, half)]
+
+
+def cut_planes(planes: Planes, box: Sequence[int]) -> np.ndarray:
+    """The square of even side in an even `box` of the Y, U and V planes of 4:2:0, as one array (side * 3 / 2, side).
+
+    What lies outside the frame repeats its edge: black bars would be a sharp line that a network can learn from.
+    """
+    assert not any(c % 2 for c in box), box
+    _check_inside(box, planes[0].shape[1], planes[0].shape[0])
+    picture, targets = _empty(box[2] - box[0])
+    for target, plane, part in zip(targets, planes, (1, 2, 2), strict=True):
+        _cut_into(target, plane, box[0] // part, box[1] // part)
+    return picture
+
+
+def eye_transform(eyes_px: np.ndarray, *, size: int, margin: float) -> np.ndarray:
+    """The similarity (2, 3) that takes the right and the left eye (x, y, x, y) to their places in a crop of `size`.
+
+    They lie level, EYE_DISTANCE / margin of the size apart and EYE_HEIGHT / margin above the middle, so that `margin` means about what
+    it means for boxes. Coordinates count from the corner of a pixel, its centre lies at one half.
+    """
+    (rx, ry, lx, ly), apart = np.asarray(eyes_px, dtype=np.float64), EYE_DISTANCE / margin * size
+    across = np.array([lx - rx, ly - ry])
+    a, b = apart * across / max(float(across @ across), 1e-6)  # scaled cosine and sine of the turn back to level
+    turn = np.array([[a, b], [-b, a]])
+    middle = np.array([0.5, 0.5 - EYE_HEIGHT / margin]) * size
+    return np.column_stack((turn, middle - turn @ [(rx + lx) / 2, (ry + ly) / 2]))
+
+
+def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
+    """The picture (size * 3 / 2, size) that a similarity of `eye_transform` shows of the planes; edges are repeated as in `cut_planes`."""
+    half = transform * [[1, 1, 0.5]]  # colour has half the resolution on both sides: only the shift is halved
+    picture, targets = _empty(size)
+    for target, plane, matrix in zip(targets, planes, (transform, half, half), strict=True):
+        target[:] = _warp(plane, matrix, len(target))
+    return picture
+
+
+def _warp(plane: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    """One plane. Where more than two pixels fall on one, they are averaged first: interpolation looks at four only."""
+    corners = cv2.transform(np.array([[[0.0, 0], [size, 0], [0, size], [size, size]]]), cv2.invertAffineTransform(transform))[0]
+    (x0, y0), (x1, y1) = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
+    height, width = plane.shape
+    (x0, x1), (y0, y1) = np.clip((x0, x1), 0, width), np.clip((y0, y1), 0, height)
+    x0, y0 = min(x0, width - 1), min(y0, height - 1)
+    inside = np.ascontiguousarray(plane[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)])
+    matrix = transform @ [[1, 0, x0], [0, 1, y0], [0, 0, 1]]
+    shrink = int(1 / max(float(np.hypot(*transform[0, :2])), 1e-3))
+    if shrink > 1:
+        target = (max(1, inside.shape[1] // shrink), max(1, inside.shape[0] // shrink))
+        matrix = matrix @ np.diag([inside.shape[1] / target[0], inside.shape[0] / target[1], 1])
+        inside = cv2.resize(inside, target, interpolation=cv2.INTER_AREA)
+    matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5  # OpenCV counts from the centre of a pixel
+    return cv2.warpAffine(inside, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,13 +1,17 @@
-"""One video file -> its tracks and their face videos. Frames are streamed; no video is ever in memory as a whole.
+"""One video file -> its tracks and their face videos, decoded once and never converted to RGB as a whole.
 
-The first pass decodes every frame and detects on every k-th; the second cuts the crops out. A fake that takes its original's boxes
-needs the second pass only.
+The first pass looks at every frame's Y plane and detects on every k-th frame; the planes of all frames are kept meanwhile, and the crops
+are cut from them. A video that is too long for that is decoded a second time, with the same result. A fake that takes its original's
+boxes needs one pass only.
 """
 
 from __future__ import annotations
 
+import filecmp
+import json
+import mmap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,101 +21,284 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dfdc_video.faces.crop import crop_box, cut_out, split_track
-from dfdc_video.faces.track import CUT_THUMBNAIL, Tracklet, build_tracks, find_cuts
+from dfdc_video.faces.crop import CROPS, Planes, crop_box, cut_planes, eye_transform, split_track, warp_planes
+from dfdc_video.faces.track import CUT_THUMBNAIL, Tracklet, build_tracks, find_cuts, smooth
 from dfdc_video.records import Face, Rejection, Stream, Track
 from dfdc_video.registry import DETECTORS
-from dfdc_video.video import UnreadableVideo, VideoWriter, iter_frames, probe
+from dfdc_video.video import FORMATS, Picture, PlaneScaler, UnreadableVideo, VideoWriter, iter_luma, iter_pictures, probe, upright
+
+SIGNATURE_FRAMES = 8
+BLOCK_PX = 16
+MAX_FPS = 1000
+PRESET = "ultrafast"  # of x264: at crf 12 as near to the source as veryfast, a third more bytes, a quarter of the time and half to decode
 
 
 @dataclass
 class Extraction:
-    """What came out of one video. `own_boxes` tells detection on the video itself from boxes taken over from its original."""
+    """What came out of one video. `own_boxes` tells detection on the video itself from boxes taken over from its original.
+
+    `signature` are perceptual hashes (64 bits as hexadecimal digits) of 8 evenly spaced frames. `difference` of a fake with its
+    original's boxes is how far its face videos are from the original's (`face_difference`), None for every other video.
+    """
 
     stream: Stream
     tracks: list[Track] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     own_boxes: bool = True
-    seconds: dict[str, float] = field(default_factory=dict)  # probe, decode, detect, crop
+    signature: list[str] = field(default_factory=list)
+    difference: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)  # probe, decode, detect, crop; encode is the part of crop that the codec takes
+
+
+class FrameStore:
+    """The planes of all frames of one video, in a block of memory that the next video of the process takes over.
+
+    Fresh memory costs more than the copy. What is released may be taken by the system at any time.
+    """
+
+    _block: mmap.mmap | None = None
+
+    def __init__(self, num_frames: int, planes: Planes) -> None:
+        sizes = [p.size for p in planes]
+        length = num_frames * sum(sizes)
+        block = FrameStore._block
+        if block is None or len(block) < length:
+            block = FrameStore._block = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                block.madvise(mmap.MADV_HUGEPAGE)
+        parts = np.split(np.frombuffer(block, np.uint8, length), np.cumsum(sizes)[:2] * num_frames)
+        self.y, self.u, self.v = (part.reshape(num_frames, *p.shape) for part, p in zip(parts, planes, strict=True))
+
+    def put(self, index: int, planes: Planes) -> None:
+        self.y[index], self.u[index], self.v[index] = planes
+
+    def all(self) -> Iterator[tuple[int, Planes]]:
+        return ((i, planes) for i, planes in enumerate(zip(self.y, self.u, self.v, strict=True)))
+
+    @staticmethod
+    def release() -> None:
+        if FrameStore._block is not None and hasattr(mmap, "MADV_FREE"):
+            FrameStore._block.madvise(mmap.MADV_FREE)
 
 
 @lru_cache(maxsize=2)
-def _detector(name: str, min_confidence: float) -> Any:
-    """One detector per worker process."""
-    return DETECTORS.get(name)(min_confidence=min_confidence)
+def _detector(name: str, min_confidence: float, settings: str) -> Any:
+    """One detector per worker process; `settings` are its own, as JSON."""
+    return DETECTORS.get(name)(min_confidence=min_confidence, **json.loads(settings))
 
 
-def _check_count(path: Path, decoded: int, stream: Stream) -> None:
-    if decoded != stream.num_frames:
-        raise UnreadableVideo(f"{path.name} decodes {decoded} of {stream.num_frames} frames")
+def _timed(items: Iterable[Any], seconds: dict[str, float], key: str) -> Iterator[Any]:
+    """The items; the time that each takes to come is added to `seconds[key]`."""
+    iterator = iter(items)
+    while True:
+        started = time.perf_counter()
+        item = next(iterator, None)
+        seconds[key] += time.perf_counter() - started
+        if item is None:
+            return
+        yield item
 
 
-def _scan(path: Path, stream: Stream, detector: Any, every: int, seconds: dict[str, float]) -> tuple[list[list[Face]], list[int], list[int]]:
-    """First pass: faces on every k-th frame, the indices of these frames, and the hard cuts."""
-    detections: list[list[Face]] = []
-    looked_at: list[int] = []
-    thumbnails = []
-    started, detecting, index = time.perf_counter(), 0.0, -1
-    for index, frame in enumerate(iter_frames(path)):
-        thumbnails.append(cv2.cvtColor(cv2.resize(frame, CUT_THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY))
+def _pictures(path: Path, stream: Stream, seconds: dict[str, float]) -> Iterator[tuple[int, Picture]]:
+    """Every frame with its number; raises UnreadableVideo where there are not as many as the container says."""
+    count = 0
+    for picture in _timed(iter_pictures(path), seconds, "decode"):
+        if count < stream.num_frames:
+            yield count, picture
+        count += 1
+    if count != stream.num_frames:
+        raise UnreadableVideo(f"{path.name} decodes {count} of {stream.num_frames} frames")
+
+
+class _Looks:
+    """What is remembered of every frame in passing, from a coarse grid of its Y plane: a thumbnail for cuts, hashes for the signature."""
+
+    def __init__(self, num_frames: int) -> None:
+        self.color = (0, 0, 0, 0)  # of the video, see Picture
+        self.thumbnails: list[np.ndarray] = []
+        self.hashes: dict[int, str] = {}
+        self.hashed = np.linspace(0, num_frames - 1, SIGNATURE_FRAMES).round().astype(int).tolist()
+
+    def add(self, index: int, picture: Picture) -> None:
+        luma = picture.stored[0]
+        if index == 0:
+            self.color = picture.color
+        step = max(1, min(luma.shape) // 96)
+        coarse = np.ascontiguousarray(luma[step // 2 :: step, step // 2 :: step])
+        self.thumbnails.append(cv2.resize(coarse, CUT_THUMBNAIL, interpolation=cv2.INTER_AREA))
+        if index in self.hashed:
+            import imagehash
+            from PIL import Image
+
+            self.hashes[index] = str(imagehash.phash(Image.fromarray(np.ascontiguousarray(upright(coarse, picture.rotation_degrees)))))
+
+    @property
+    def signature(self) -> list[str]:
+        return [self.hashes[i] for i in self.hashed]
+
+    def cuts(self) -> list[int]:
+        return find_cuts((np.stack(self.thumbnails).astype(np.float32) - 16) * (255 / 219))  # luma is 16 to 235, cuts are told from 0 to 255
+
+
+def _detect(detector: Any, picture: Picture, index: int, pad_aspect: str) -> list[Face]:
+    """Faces of one frame in its pixels: reduced to the size that the detector wants, padded with black to an aspect ratio, and mapped back."""
+    height, width = picture.size_px
+    across, down = (float(n) for n in pad_aspect.split(":")) if pad_aspect else (width, height)
+    padded = max(width, height * across / down), max(height, width * down / across)
+    side = getattr(detector, "long_side_px", 0)
+    image = picture.rgb(long_side_px=round(max(width, height) * side / max(padded)) if side else 0)
+    scale = np.array([width / image.shape[1], height / image.shape[0]])
+    bottom, right = (round((p / s - n) / 2) for p, s, n in zip(padded[::-1], scale[::-1], image.shape[:2], strict=True))
+    if bottom or right:
+        image = cv2.copyMakeBorder(image, bottom, bottom, right, right, cv2.BORDER_CONSTANT)
+    faces = []
+    for face in detector.detect(image[None], [index])[0]:
+        corners = (np.reshape(face.box_px, (2, 2)) - (right, bottom)) * scale
+        box = np.clip(corners, 0, (width, height))
+        if (box[1] - box[0] >= 2).all():
+            points = tuple((float(x), float(y)) for x, y in (np.reshape(face.keypoints_px, (-1, 2)) - (right, bottom)) * scale)
+            faces.append(Face(face.frame_index, tuple(box.ravel().tolist()), face.confidence, points))
+    return faces
+
+
+def _scan(
+    path: Path, stream: Stream, detector: Any, looks: _Looks, seconds: dict[str, float], *, every: int, pad_aspect: str, buffer_mb: int
+) -> tuple[list[list[Face]], list[int], FrameStore | None]:
+    """The pass that detects: faces on every k-th frame, the indices of these frames, and the planes of all frames where they may be kept."""
+    detections, looked_at = [], []
+    store: FrameStore | None = None
+    for index, picture in _pictures(path, stream, seconds):
+        started = time.perf_counter()
+        if index == 0:
+            planes = picture.stored
+            if stream.num_frames * sum(p.size for p in planes) <= buffer_mb * 1e6:
+                store = FrameStore(stream.num_frames, planes)
+        if store is not None:
+            store.put(index, picture.stored)
+        looks.add(index, picture)
+        seconds["decode"] += time.perf_counter() - started
         if index % every == 0:
-            before = time.perf_counter()
-            detections += detector.detect(frame[None], [index])
+            started = time.perf_counter()
+            detections.append(_detect(detector, picture, index, pad_aspect))
             looked_at.append(index)
-            detecting += time.perf_counter() - before
-    _check_count(path, index + 1, stream)
-    seconds["detect"] = detecting
-    seconds["decode"] = time.perf_counter() - started - detecting
-    return detections, looked_at, find_cuts(np.stack(thumbnails))
+            seconds["detect"] += time.perf_counter() - started
+    return detections, looked_at, store
 
 
-def _write_crops(path: Path, out: Path, tracks: Sequence[Track], stream: Stream, *, size: int, crf: int, gop: int) -> None:
-    """Second pass: every track's fixed box, with the time stamps of the source from 0 on."""
+def _decode(path: Path, stream: Stream, seconds: dict[str, float], looks: _Looks | None) -> Iterator[tuple[int, Planes]]:
+    """The pass that cuts out, where frames were not kept; `looks` where there was none before."""
+    for index, picture in _pictures(path, stream, seconds):
+        if looks is not None:
+            looks.add(index, picture)
+        yield index, picture.stored
+
+
+def _cutter(track: Track, *, crop: str, margin: float, size: int) -> Callable[[Planes, int], np.ndarray]:
+    """(upright planes, frame of the track) -> crop."""
+    scale = PlaneScaler(size)
+    if crop == "smoothed":
+        boxes = [crop_box(box[None], margin=margin) for box in track.boxes_px]
+        return lambda planes, t: scale(cut_planes(planes, boxes[t]))
+    if crop == "aligned":
+        transforms = [eye_transform(eyes, size=size, margin=margin) for eyes in track.eyes_px]
+        return lambda planes, t: warp_planes(planes, transforms[t], size)
+    return lambda planes, t: scale(cut_planes(planes, track.crop_box_px))
+
+
+def _write_crops(
+    frames: Iterable[tuple[int, Planes]],
+    out: Path,
+    result: Extraction,
+    looks: _Looks,
+    *,
+    crop: str,
+    margin: float,
+    size: int,
+    **writer_settings: Any,
+) -> None:
+    """Every track's crops, with the time stamps of the source from 0 on."""
     starts: dict[int, list[Track]] = {}
-    for track in tracks:
+    for track in result.tracks:
         starts.setdefault(track.start_frame, []).append(track)
     with ExitStack() as stack:
-        writers: list[tuple[Track, VideoWriter, ExitStack]] = []
-        index = -1
-        for index, frame in enumerate(iter_frames(path)):
+        open_tracks: list[tuple[Track, VideoWriter, ExitStack, Callable[[Planes, int], np.ndarray]]] = []
+        for index, stored in frames:
             for track in starts.get(index, ()):
                 own = stack.enter_context(ExitStack())
-                writer = own.enter_context(VideoWriter(out / track.crop_path, fps=stream.fps, crf=crf, gop=gop))
-                writers.append((track, writer, own))
-            for track, writer, own in list(writers):
+                writer = VideoWriter(out / track.crop_path, fps=result.stream.fps, preset=PRESET, color=looks.color, **writer_settings)
+                open_tracks.append((track, own.enter_context(writer), own, _cutter(track, crop=crop, margin=margin, size=size)))
+            y, u, v = (upright(p, result.stream.rotation_degrees) for p in stored)
+            for entry in list(open_tracks):
+                track, writer, own, cut = entry
                 offset = index - track.start_frame
-                writer.add(cut_out(frame, track.crop_box_px, size), float(track.timestamps_seconds[offset] - track.timestamps_seconds[0]))
+                image = cut((y, u, v), offset)
+                started = time.perf_counter()
+                writer.add_planes(image, float(track.timestamps_seconds[offset] - track.timestamps_seconds[0]))
                 if offset == track.num_frames - 1:
                     own.close()
-                    writers = [w for w in writers if w[0] is not track]
-        _check_count(path, index + 1, stream)
+                    open_tracks.remove(entry)
+                result.seconds["encode"] += time.perf_counter() - started
 
 
-def _tracks(video_id: str, tracklets: Sequence[Tracklet], stream: Stream, *, margin: float, min_frames: int) -> tuple[list[Track], list[str]]:
+def _tracks(
+    video_id: str,
+    tracklets: Sequence[Tracklet],
+    stream: Stream,
+    *,
+    margin: float,
+    crop: str,
+    suffix: str,
+    min_frames: int,
+    min_track_confidence: float,
+    smooth_seconds: float,
+) -> tuple[list[Track], list[str]]:
     """Tracks with crop boxes and names in the order of their first frame, and the reasons for those that were dropped."""
-    dropped = [f"short track: {len(t.boxes_px)} frames from frame {t.start_frame}, expected {min_frames} or more"
-               for t in tracklets if len(t.boxes_px) < min_frames]  # fmt: skip
-    pieces = [p for t in tracklets if len(t.boxes_px) >= min_frames for p in split_track(t, margin=margin, min_frames=min_frames)]
+    kept, dropped = [], []
+    for t in tracklets:
+        if len(t.boxes_px) < min_frames:
+            dropped.append(f"short track: {len(t.boxes_px)} frames from frame {t.start_frame}, expected {min_frames} or more")
+        elif t.best_confidence < min_track_confidence:
+            dropped.append(f"unsure track: confidence {t.best_confidence:.2f} at best from frame {t.start_frame}, expected {min_track_confidence:g}")
+        elif crop == "aligned" and not len(t.eyes_px):
+            raise ValueError("crop 'aligned' needs the eyes, and the detector gives no key points; use another detector, or crop fixed or smoothed")
+        else:
+            kept += split_track(t, margin=margin, min_frames=min_frames) if crop == "fixed" else [t]
     tracks = []
-    for number, piece in enumerate(sorted(pieces, key=lambda p: (p.start_frame, *p.boxes_px[0]))):
+    for number, piece in enumerate(sorted(kept, key=lambda p: (p.start_frame, *p.boxes_px[0]))):
         track_id = f"{video_id}_{number:02d}"
         stamps = stream.timestamps_seconds[piece.start_frame : piece.end_frame]
-        box = crop_box(piece.boxes_px, margin=margin)
-        crop_path = f"tracks/{video_id}/{track_id}.mp4"
-        tracks.append(Track(track_id, video_id, piece.start_frame, piece.boxes_px.astype(np.float32), stamps, piece.confidence, crop_path, box))
+        # rounded as in the table, so that a fake that reads its original's boxes there cuts the same pixels
+        boxes, eyes = (smooth(v, stamps, seconds=smooth_seconds).astype(np.float32).round(2) for v in (piece.boxes_px, piece.eyes_px))
+        box, crop_path = crop_box(boxes, margin=margin), f"tracks/{video_id}/{track_id}{suffix}"
+        rate = piece.detection_rate
+        tracks.append(Track(track_id, video_id, piece.start_frame, boxes, stamps, piece.confidence, rate, crop_path, box, eyes))
     return tracks, dropped
 
 
-def _aligned(video_id: str, original: Sequence[Track], stream: Stream) -> list[Track]:
-    """The original's boxes under the fake's name and time stamps."""
+def _aligned(video_id: str, original: Sequence[Track], stream: Stream, suffix: str) -> list[Track]:
+    """The original's boxes and eyes under the fake's name and time stamps."""
     tracks = []
     for number, t in enumerate(original):
         track_id = f"{video_id}_{number:02d}"
         stamps = stream.timestamps_seconds[t.start_frame : t.start_frame + t.num_frames]
-        crop_path = f"tracks/{video_id}/{track_id}.mp4"
-        tracks.append(Track(track_id, video_id, t.start_frame, t.boxes_px, stamps, t.confidence, crop_path, t.crop_box_px))
+        path = f"tracks/{video_id}/{track_id}{suffix}"
+        tracks.append(Track(track_id, video_id, t.start_frame, t.boxes_px, stamps, t.confidence, t.detection_rate, path, t.crop_box_px, t.eyes_px))
     return tracks
+
+
+def face_difference(a: Path, b: Path) -> float:
+    """The largest mean absolute difference of luma over a block of 16 x 16 pixels, over all frames of two face videos; 0 where they are equal."""
+    if a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False):
+        return 0.0
+    largest = 0.0
+    for x, y in zip(iter_luma(a), iter_luma(b), strict=True):
+        difference = cv2.absdiff(np.ascontiguousarray(x), np.ascontiguousarray(y))
+        if difference.any():
+            height, width = (-(-n // BLOCK_PX) * BLOCK_PX for n in difference.shape)
+            padded = np.pad(difference, ((0, height - difference.shape[0]), (0, width - difference.shape[1])))
+            largest = max(largest, float(padded.reshape(height // BLOCK_PX, BLOCK_PX, -1, BLOCK_PX).mean(axis=(1, 3)).max()))
+    return largest
 
 
 def extract(
@@ -121,39 +308,81 @@ def extract(
     video_id: str,
     original: tuple[Stream, Sequence[Track]] | None = None,
     detector: str,
+    detector_settings: dict[str, Any] | None = None,
     every: int,
-    margin: float,
-    size: int,
     min_confidence: float,
+    min_track_confidence: float,
     iou: float,
-    max_gap: int = 3,
+    max_gap: int,
     min_track_frames: int,
+    smooth_seconds: float,
+    pad_aspect: str,
+    margin: float,
+    crop: str,
+    size: int,
+    format: str,
     crf: int,
     gop: int,
+    min_seconds: float,
+    max_seconds: float,
+    buffer_mb: int = 1024,
 ) -> Extraction:
-    """Find, track and cut out the faces of one video; face videos go to OUT/tracks/<video_id>/<track_id>.mp4.
+    """Find, track and cut out the faces of one video; face videos go to OUT/tracks/<video_id>/<track_id>.mp4 (format png: a folder).
 
     `original` gives the stream and the tracks of the video that this one was made from: where frame count and size agree, its boxes are
-    taken, so that real and fake are aligned to the pixel. Raises UnreadableVideo. Call it in a spawned worker (see `detect`).
+    taken, so that real and fake are aligned to the pixel. `min_confidence` is for a detection, `min_track_confidence` for the surest of a
+    track; `max_gap` counts looks, of which there is one on every `every`-th frame; `smooth_seconds` is the standard deviation of a Gaussian
+    over boxes and eyes. Frames are kept in memory up to `buffer_mb`; above, the video is decoded twice, with the same result.
+    Raises UnreadableVideo, OSError where a face video cannot be written. Call it in a spawned worker (see `detect`).
     """
     path, out = Path(path), Path(out)
+    if crop not in CROPS or format not in FORMATS:
+        raise ValueError(f"crop {crop!r}, format {format!r}: expected one of {', '.join(CROPS)}, and one of {', '.join(FORMATS)}")
     started = time.perf_counter()
     stream = probe(path)
-    result = Extraction(stream, seconds={"probe": time.perf_counter() - started, "decode": 0.0, "detect": 0.0, "crop": 0.0})
-    if original is not None and original[1] and _same_shape(stream, original[0]):
-        result.own_boxes, result.tracks = False, _aligned(video_id, original[1], stream)
-    else:
-        detections, looked_at, result.cuts = _scan(path, stream, _detector(detector, min_confidence), every, result.seconds)
-        tracklets = build_tracks(detections, looked_at, num_frames=stream.num_frames, cuts=result.cuts, iou_threshold=iou, max_gap=max_gap)
-        result.tracks, dropped = _tracks(video_id, tracklets, stream, margin=margin, min_frames=min_track_frames)
-        if not tracklets:
-            dropped = [f"no face: {detector} found none in the {len(looked_at)} frames that it looked at"]
-        result.rejections = [Rejection(video_id, path.name, "faces", reason) for reason in dropped]
-    started = time.perf_counter()
-    if result.tracks:
-        _write_crops(path, out, result.tracks, stream, size=size, crf=crf, gop=gop)
-    result.seconds["crop"] = time.perf_counter() - started
+    seconds = {"probe": time.perf_counter() - started, "decode": 0.0, "detect": 0.0, "crop": 0.0, "encode": 0.0}
+    _check_times(stream, min_seconds, max_seconds)
+    result, suffix, looks = Extraction(stream, seconds=seconds), "" if format == "png" else ".mp4", _Looks(stream.num_frames)
+    store: FrameStore | None = None
+    try:
+        if original is not None and original[1] and _same_shape(stream, original[0]):
+            result.own_boxes, result.tracks = False, _aligned(video_id, original[1], stream, suffix)
+        else:
+            finder = _detector(detector, min_confidence, json.dumps(detector_settings or {}, sort_keys=True))
+            if hasattr(finder, "start"):
+                finder.start(path, stream)
+            found, looked_at, store = _scan(path, stream, finder, looks, seconds, every=every, pad_aspect=pad_aspect, buffer_mb=buffer_mb)
+            result.cuts = looks.cuts()
+            tracklets = build_tracks(found, looked_at, num_frames=stream.num_frames, cuts=result.cuts, min_confidence=min_confidence,
+                                     iou_threshold=iou, max_gap=max_gap)  # fmt: skip
+            result.tracks, dropped = _tracks(video_id, tracklets, stream, margin=margin, crop=crop, suffix=suffix, min_frames=min_track_frames,
+                                             min_track_confidence=min_track_confidence, smooth_seconds=smooth_seconds)  # fmt: skip
+            if not tracklets:
+                dropped = [f"no face: {detector} found none in the {len(looked_at)} frames that it looked at"]
+            result.rejections = [Rejection(video_id, path.name, "faces", reason) for reason in dropped]
+        if result.tracks:
+            started, decoded = time.perf_counter(), seconds["decode"]
+            frames = _decode(path, stream, seconds, None if result.own_boxes else looks) if store is None else store.all()
+            _write_crops(frames, out, result, looks, crop=crop, margin=margin, size=size, format=format, crf=crf, gop=gop)
+            if original is not None and not result.own_boxes:
+                pairs = zip(result.tracks, original[1], strict=True)
+                result.difference = max(face_difference(out / mine.crop_path, out / theirs.crop_path) for mine, theirs in pairs)
+            seconds["crop"] = time.perf_counter() - started - (seconds["decode"] - decoded)
+    finally:
+        if store is not None:
+            store.release()
+    result.signature = looks.signature
     return result
+
+
+def _check_times(stream: Stream, min_seconds: float, max_seconds: float) -> None:
+    """Raise UnreadableVideo for a length or a rate that no real video has."""
+    if not 0 < stream.fps <= MAX_FPS:
+        raise UnreadableVideo(f"absurd rate: {stream.fps:g} frames/s, expected more than 0 and at most {MAX_FPS}")
+    last = float(stream.timestamps_seconds[-1])
+    duration = last + 1 / stream.fps if last or stream.num_frames == 1 else 0.0
+    if not min_seconds <= duration <= max_seconds:
+        raise UnreadableVideo(f"absurd duration: {duration:.3g} s, expected {min_seconds:g} to {max_seconds:g} s")
 
 
 def _same_shape(a: Stream, b: Stream) -> bool:

@@ -19,11 +19,18 @@ CUT_THUMBNAIL = (32, 18)  # width, height
 
 @dataclass(frozen=True)
 class Tracklet:
-    """Boxes (N, 4) of one face on N consecutive frames from `start_frame`; `confidence` is the mean over its detections."""
+    """Boxes (N, 4) of one face on N consecutive frames from `start_frame`; `confidence` is the mean over its detections.
+
+    `detection_rate` is the share of the looks from its first to its last detection that found it. `eyes_px` (N, 4) are the x and y of
+    the right and of the left eye, (0, 4) where the detector gives no key points.
+    """
 
     start_frame: int
     boxes_px: np.ndarray = field(repr=False, compare=False)
     confidence: float
+    best_confidence: float = 1.0
+    detection_rate: float = 1.0
+    eyes_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)), repr=False, compare=False)
 
     @property
     def end_frame(self) -> int:
@@ -71,10 +78,32 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def interpolate(faces: Sequence[Face]) -> np.ndarray:
     """Boxes (N, 4) on every frame from the first to the last detection, linear in between."""
-    at = np.array([f.frame_index for f in faces])
-    known = np.array([f.box_px for f in faces], dtype=np.float64)
-    wanted = np.arange(at[0], at[-1] + 1)
+    return _linear(faces, [f.box_px for f in faces], np.arange(faces[0].frame_index, faces[-1].frame_index + 1))
+
+
+def _linear(faces: Sequence[Face], values: Sequence[Sequence[float]], wanted: np.ndarray) -> np.ndarray:
+    """Four values a face, linear between the faces' frames and held before the first and after the last."""
+    at, known = np.array([f.frame_index for f in faces]), np.array(values, dtype=np.float64)
     return np.stack([np.interp(wanted, at, known[:, i]) for i in range(4)], axis=1)
+
+
+def _eyes(chain: Sequence[Face], wanted: np.ndarray) -> np.ndarray:
+    """Eyes (N, 4) on the `wanted` frames from the faces that have key points (the eyes stand first), or (0, 4)."""
+    seen = [f for f in chain if len(f.keypoints_px) >= 2]
+    return _linear(seen, [(*f.keypoints_px[0], *f.keypoints_px[1]) for f in seen], wanted) if seen else np.zeros((0, 4))
+
+
+def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float) -> np.ndarray:
+    """Gaussian mean of (N, K) values over time, standard deviation `seconds`, by time stamps; 0 seconds leaves them as they are."""
+    if not seconds or not len(values):
+        return values
+    first = np.searchsorted(timestamps_seconds, timestamps_seconds - 4 * seconds)
+    last = np.searchsorted(timestamps_seconds, timestamps_seconds + 4 * seconds, side="right")
+    result = np.empty_like(values, dtype=np.float64)
+    for i, (a, b) in enumerate(zip(first, last, strict=True)):
+        weights = np.exp(-0.5 * ((timestamps_seconds[a:b] - timestamps_seconds[i]) / seconds) ** 2)
+        result[i] = weights @ values[a:b] / weights.sum()
+    return result
 
 
 def link_faces(detections: Sequence[Sequence[Face]], *, iou_threshold: float = 0.3, max_gap: int = 3) -> list[list[Face]]:
@@ -108,12 +137,14 @@ def build_tracks(
     *,
     num_frames: int,
     cuts: Sequence[int] = (),
+    min_confidence: float = 0.0,
     iou_threshold: float = 0.3,
     max_gap: int = 3,
 ) -> list[Tracklet]:
     """Tracklets from the detections on the frames `looked_at` (ascending), ordered by first frame and then by place.
 
-    A chain that was alive on the first or last look of its shot is held up to the shot's edge, since the frames there were not looked at.
+    Detections below `min_confidence` are ignored. A chain that was alive on the first or last look of its shot is held up to the shot's
+    edge, since the frames there were not looked at.
     """
     assert len(detections) == len(looked_at), (len(detections), len(looked_at))
     edges = [0, *sorted(cuts), num_frames]
@@ -122,10 +153,13 @@ def build_tracks(
         looks = [i for i, frame in enumerate(looked_at) if start <= frame < end]
         if not looks:
             continue
-        for chain in link_faces([detections[i] for i in looks], iou_threshold=iou_threshold, max_gap=max_gap):
-            boxes, first, last = interpolate(chain), chain[0].frame_index, chain[-1].frame_index
-            lead = first - start if first == looked_at[looks[0]] else 0
-            tail = end - 1 - last if last == looked_at[looks[-1]] else 0
-            boxes = np.pad(boxes, ((lead, tail), (0, 0)), mode="edge")
-            tracklets.append(Tracklet(first - lead, boxes, float(np.mean([f.confidence for f in chain]))))
+        sure = [[f for f in detections[i] if f.confidence >= min_confidence] for i in looks]
+        for chain in link_faces(sure, iou_threshold=iou_threshold, max_gap=max_gap):
+            first, last = chain[0].frame_index, chain[-1].frame_index
+            begin = start if first == looked_at[looks[0]] else first
+            wanted = np.arange(begin, end if last == looked_at[looks[-1]] else last + 1)
+            confidences = [f.confidence for f in chain]
+            rate = len(chain) / sum(first <= looked_at[i] <= last for i in looks)
+            boxes = _linear(chain, [f.box_px for f in chain], wanted)
+            tracklets.append(Tracklet(begin, boxes, float(np.mean(confidences)), max(confidences), rate, _eyes(chain, wanted)))
     return sorted(tracklets, key=lambda t: (t.start_frame, *t.boxes_px[0]))

@@ -25,12 +25,20 @@ PICTURES = (
 PROVENANCE = ("config_name", "seed", "config_hash", "commit", "command", "checkpoint", "manifest_path", "clip", "pooling", "environment")
 
 
-def _text(value: Any) -> str:
-    """A report.json entry in one line."""
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this folder. What `values` hold is escaped, unless it is Markup."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(template).render(**values)
+
+
+def text_of(value: Any) -> str:
+    """An entry of report.json or summary.json in one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {text_of(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
-        return " ".join(_text(v) for v in value)
+        return " ".join(text_of(v) for v in value)
     return "–" if value is None or value == "" else str(value)
 
 
@@ -118,7 +126,7 @@ def _worst(comparison: Comparison, count: int) -> list[dict[str, Any]]:
 def _provenance(comparison: Comparison) -> dict[str, Any]:
     runs = [run for row in comparison.rows for run in row.runs]
     entries = [entry for entry in PROVENANCE if any(entry in run.report for run in runs)]
-    texts = {entry: [_text(run.report.get(entry)) for run in runs] for entry in entries}
+    texts = {entry: [text_of(run.report.get(entry)) for run in runs] for entry in entries}
     shared = {entry: t[0] for entry, t in texts.items() if len(set(t)) == 1}
     apart = [entry for entry in entries if entry not in shared]
     lines = [{"name": run.name, "path": str(run.path), "cells": [texts[entry][i] for entry in apart]} for i, run in enumerate(runs)]
@@ -141,10 +149,8 @@ def write_page(
     """
     path = Path(path)
     everything = comparison.rows[0].samples[""]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template(TEMPLATE).render(
+    page = render(
+        TEMPLATE,
         title=title,
         notes=[notes] if isinstance(notes, str) and notes else list(notes),
         command=command,

@@ -1,4 +1,4 @@
-"""crop.py: one square box per segment, and what is cut out of it."""
+"""crop.py: square boxes, transforms that level the eyes, and what is cut out of the planes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dfdc_video.faces.crop import MAX_GROWTH, crop_box, cut_out, face_sizes, split_track
+from dfdc_video.faces.crop import EYE_DISTANCE, EYE_HEIGHT, MAX_GROWTH, crop_box, cut_planes, eye_transform, face_sizes, split_track, warp_planes
 from dfdc_video.faces.track import Tracklet
 
 
@@ -26,8 +26,14 @@ def test_the_box_is_square_even_and_covers_every_face(seed):
     low = rng.uniform(0, 200, (20, 2))
     boxes = np.concatenate((low, low + rng.uniform(10, 80, (20, 2))), axis=1)
     x0, y0, x1, y1 = crop_box(boxes, margin=1.3)
-    assert x1 - x0 == y1 - y0 and (x1 - x0) % 2 == 0
+    assert x1 - x0 == y1 - y0 and (x1 - x0) % 2 == x0 % 2 == y0 % 2 == 0
     assert x0 <= boxes[:, 0].min() and y0 <= boxes[:, 1].min() and x1 >= boxes[:, 2].max() and y1 >= boxes[:, 3].max()
+
+
+def test_a_box_of_one_frame_has_margin_times_the_face():
+    for box in np.random.default_rng(0).uniform(0, 50, (20, 2)):
+        x0, y0, x1, y1 = crop_box(np.array([[*box, *(box + 40)]]), margin=1.5)
+        assert x1 - x0 == 60 and np.abs(np.array([x0, y0]) + 30 - box - 20).max() <= 1
 
 
 def test_a_still_track_stays_whole():
@@ -37,11 +43,13 @@ def test_a_still_track_stays_whole():
 
 @pytest.mark.parametrize(("step", "growth"), [(3.0, 0.0), (0.0, 1.5), (-2.0, 1.0)])
 def test_a_moving_or_growing_track_is_divided(step, growth):
-    track = Tracklet(5, moving(200, step=step, growth=growth), 0.8)
+    boxes = moving(200, step=step, growth=growth)
+    track = Tracklet(5, boxes, 0.8, detection_rate=0.7, eyes_px=boxes + 1)
     pieces = split_track(track, margin=1.5, min_frames=8)
     assert len(pieces) > 1
     assert [p.start_frame for p in pieces] == [5, *(p.end_frame for p in pieces[:-1])] and pieces[-1].end_frame == 205
     assert np.array_equal(np.concatenate([p.boxes_px for p in pieces]), track.boxes_px)
+    assert np.array_equal(np.concatenate([p.eyes_px for p in pieces]), track.eyes_px) and {p.detection_rate for p in pieces} == {0.7}
     for p in pieces:
         box = crop_box(p.boxes_px, margin=1.5)
         assert len(p.boxes_px) >= 8
@@ -58,24 +66,70 @@ def test_a_jump_is_where_the_track_is_divided():
     assert [p.start_frame for p in split_track(Tracklet(0, boxes, 0.8), margin=1.5, min_frames=8)] == [0, 20]
 
 
-def test_cut_out_inside_is_a_slice():
-    frame = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    assert np.array_equal(cut_out(frame, (10, 20, 42, 52), 32), frame[20:52, 10:42])
+def planes_of(height: int, width: int, *, smooth: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    y, u, v = (rng.integers(0, 255, (-(-height // p), -(-width // p)), dtype=np.uint8) for p in (1, 2, 2))
+    return tuple(cv2.GaussianBlur(p, (0, 0), smooth / q) for p, q in ((y, 1), (u, 2), (v, 2))) if smooth else (y, u, v)
 
 
-def test_cut_out_repeats_the_edge():
-    frame = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    padded = np.pad(frame, ((20, 20), (20, 20), (0, 0)), mode="edge")
-    for box in ((-10, -6, 22, 26), (60, 40, 92, 72), (-10, 20, 22, 52)):
-        assert np.array_equal(cut_out(frame, box, 32), padded[box[1] + 20 : box[3] + 20, box[0] + 20 : box[2] + 20])
+def split(picture: np.ndarray) -> list[np.ndarray]:
+    side = picture.shape[1]
+    y, u, v = np.split(picture.ravel(), (side * side, side * side * 5 // 4))
+    return [y.reshape(side, side), u.reshape(side // 2, -1), v.reshape(side // 2, -1)]
 
 
-@pytest.mark.parametrize(("size", "method"), [(16, cv2.INTER_AREA), (64, cv2.INTER_CUBIC)])
-def test_cut_out_resizes(size, method):
-    frame = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    assert np.array_equal(cut_out(frame, (10, 20, 42, 52), size), cv2.resize(frame[20:52, 10:42], (size, size), interpolation=method))
+@pytest.mark.parametrize("turns", range(4))  # planes of a rotated video are views with other strides
+@pytest.mark.parametrize("box", [(10, 20, 42, 52), (-10, -6, 22, 26), (40, 30, 72, 62), (-10, 20, 22, 52), (-20, -20, 120, 120)])
+def test_planes_are_cut_alike_and_repeat_their_edges(box, turns):
+    planes = tuple(np.rot90(p, turns) for p in planes_of(60, 80))
+    for got, plane, part in zip(split(cut_planes(planes, box)), planes, (1, 2, 2), strict=True):
+        padded = np.pad(plane, 100, mode="edge")
+        x0, y0, x1, y1 = (c // part + 100 for c in box)
+        assert np.array_equal(got, padded[y0:y1, x0:x1])
 
 
 def test_a_box_outside_the_frame():
     with pytest.raises(ValueError, match="outside a frame of 80x60"):
-        cut_out(np.zeros((60, 80, 3), dtype=np.uint8), (80, 0, 100, 20), 32)
+        cut_planes(planes_of(60, 80), (80, 0, 100, 20))
+
+
+@pytest.mark.parametrize("turn_degrees", [0, 25, -70, 180])
+@pytest.mark.parametrize(("apart", "size"), [(30, 64), (90, 32), (8, 64)])
+def test_eyes_come_to_their_places(turn_degrees, apart, size):
+    turn, centre = np.radians(turn_degrees), np.array([101.3, 90.8])
+    across = apart / 2 * np.array([np.cos(turn), np.sin(turn)])
+    eyes = np.concatenate((centre - across, centre + across))
+    matrix = eye_transform(eyes, size=size, margin=1.5)
+    right, left = (matrix @ (*eye, 1) for eye in eyes.reshape(2, 2))
+    height = (0.5 - EYE_HEIGHT / 1.5) * size
+    assert np.allclose(right, (size / 2 * (1 - EYE_DISTANCE / 1.5), height)) and np.allclose(left, (size / 2 * (1 + EYE_DISTANCE / 1.5), height))
+    y, x = np.mgrid[:180, :200] + 0.5
+    spots = sum(np.exp(-((x - ex) ** 2 + (y - ey) ** 2) / (2 * (apart / 6) ** 2)) for ex, ey in eyes.reshape(2, 2))
+    plane = (30 + 200 * spots).astype(np.uint8)
+    half = cv2.resize(plane, (100, 90), interpolation=cv2.INTER_AREA)
+    for got, part in zip(split(warp_planes((plane, half, half), matrix, size)), (1, 2, 2), strict=True):
+        for side, expected in ((0, right), (1, left)):
+            weights = got.astype(float) - 30
+            weights[:, (slice(size // part // 2, None), slice(0, size // part // 2))[side]] = 0
+            weights[weights < 60] = 0
+            rows, columns = np.mgrid[: len(got), : len(got)] + 0.5
+            seen = np.array([(weights * columns).sum(), (weights * rows).sum()]) / weights.sum()
+            assert np.abs(seen * part - expected).max() < 0.25 * part, (part, side)
+
+
+def test_warping_is_opencvs_inside_and_repeats_the_edge_outside():
+    y, u, v = planes_of(60, 80, smooth=2)
+    matrix = eye_transform(np.array([30.0, 30, 42, 33]), size=48, margin=1.5)
+    index = matrix.copy()
+    index[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
+    expected = cv2.warpAffine(y, index, (48, 48), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    assert np.array_equal(split(warp_planes((y, u, v), matrix, 48))[0], expected)
+    corner = split(warp_planes((y, u, v), eye_transform(np.array([2.0, 2, 8, 2]), size=48, margin=1.5), 48))
+    assert (corner[0][:2, :2] == y[0, 0]).all() and (corner[1][0, 0] == u[0, 0]).all()
+
+
+def test_a_large_face_is_averaged_and_not_picked():
+    y = np.zeros((400, 400), np.uint8)
+    y[::2] = 200  # lines that picking single pixels would show as stripes
+    shown = split(warp_planes((y, y[::2, ::2], y[::2, ::2]), eye_transform(np.array([120.0, 200, 280, 200]), size=32, margin=1.5), 32))[0]
+    assert np.abs(shown.astype(int) - 100).max() < 15

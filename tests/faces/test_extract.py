@@ -91,7 +91,7 @@ def test_a_damaged_file_leaves_no_face_video(worker, make_video, tmp_path):
     data[middle : middle + 400] = np.random.default_rng(0).integers(0, 255, 400, dtype=np.uint8).tobytes()
     path.write_bytes(data)
     stream = Stream(20, 30.0, 240, 320, 0, "h264", np.arange(20) / 30)
-    track = Track("a_00", "a", 0, np.tile([100.0, 80, 160, 140], (20, 1)), np.arange(20) / 30, 0.9, "tracks/a/a_00.mp4", (90, 70, 170, 150))
+    track = Track("a_00", "a", 0, np.tile([100.0, 80, 160, 140], (20, 1)), np.arange(20) / 30, 0.9, 1.0, "tracks/a/a_00.mp4", (90, 70, 170, 150))
     with pytest.raises(UnreadableVideo):
         extract_with(path, tmp_path / "out", video_id="v", original=(stream, [track]), size=64)  # no detector in this path
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]

@@ -10,7 +10,7 @@ import pytest
 from torch import from_numpy
 from torchvision.ops import box_iou
 
-from dfdc_video.faces.track import CUT_THUMBNAIL, build_tracks, find_cuts, interpolate, iou, link_faces
+from dfdc_video.faces.track import CUT_THUMBNAIL, build_tracks, find_cuts, interpolate, iou, link_faces, smooth
 from dfdc_video.records import Face
 from dfdc_video.video import iter_frames
 
@@ -131,3 +131,44 @@ def test_a_face_that_comes_and_goes_is_not_held_to_the_edge():
 
 def test_no_face_no_track():
     assert build_tracks([[], []], [0, 5], num_frames=8) == []
+
+
+def test_weak_detections_are_ignored_and_the_best_is_remembered():
+    looked_at = list(range(0, 40, 5))
+    detections = [[face(t, 50, confidence=0.35 + 0.01 * t), face(t, 200, confidence=0.2)] for t in looked_at]
+    (track,) = build_tracks(detections, looked_at, num_frames=40, min_confidence=0.3)
+    assert track.best_confidence == pytest.approx(0.7) and track.confidence == pytest.approx(0.525)
+    assert len(build_tracks(detections, looked_at, num_frames=40)) == 2
+
+
+def test_detection_rate_counts_the_looks_between_the_first_and_the_last_detection():
+    looked_at = list(range(0, 60, 5))
+    detections = [[face(t, 50)] if t in (10, 15, 30, 40) else [] for t in looked_at]
+    (track,) = build_tracks(detections, looked_at, num_frames=60)
+    assert track.detection_rate == pytest.approx(4 / 7)  # 10, 15, 20, 25, 30, 35, 40
+    assert build_tracks([[face(0, 50)], [], []], [0, 5, 10], num_frames=15)[0].detection_rate == 1
+
+
+def test_eyes_are_interpolated_like_boxes():
+    def with_eyes(t: int) -> Face:
+        return Face(t, (t, 0, t + 40, 40), 0.9, ((t + 10, 15 + t), (t + 30, 15 - t), (0, 0)))
+
+    detections = [[with_eyes(0)], [face(5, 5, 0)], [with_eyes(10)], []]
+    (track,) = build_tracks(detections, [0, 5, 10, 15], num_frames=18)
+    assert (track.start_frame, track.end_frame) == (0, 11) and track.eyes_px.shape == (11, 4)
+    assert np.allclose(track.eyes_px[[0, 5, 7]], [[10, 15, 30, 15], [15, 20, 35, 10], [17, 22, 37, 8]])
+    (without,) = build_tracks([[face(0, 5)]], [0], num_frames=3)
+    assert without.eyes_px.shape == (0, 4) and len(without.boxes_px) == 3
+
+
+def test_smoothing_follows_time_and_not_the_frame_number():
+    from scipy.ndimage import gaussian_filter1d
+
+    values = np.random.default_rng(0).normal(0, 1, (200, 4)).cumsum(axis=0)
+    even = np.arange(200) / 25
+    expected = gaussian_filter1d(values, 0.2 * 25, axis=0, truncate=4)
+    assert np.abs(smooth(values, even, seconds=0.2) - expected)[25:-25].max() < 2e-3
+    assert np.array_equal(smooth(values, even, seconds=0), values) and smooth(values[:0], even[:0], seconds=1).shape == (0, 4)
+    pause = np.array([0, 0.04, 0.08, 30, 30.04])  # what lies half a minute away has no say
+    assert np.allclose(smooth(np.array([[1.0], [1], [1], [9], [9]]), pause, seconds=0.2).ravel(), [1, 1, 1, 9, 9])
+    assert np.allclose(smooth(np.full((200, 4), 3.5), even, seconds=0.5), 3.5)

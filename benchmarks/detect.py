@@ -1,0 +1,183 @@
+"""Detection rate, false positives a frame and frames a second of every face detector, on scenes whose faces are known to the pixel.
+
+    dfdc-video bench detect [num_scenes 20] [seed 0] [footage VIDEO]
+
+Scenes are drawn: cluttered rooms of 1280x720 with people of the synthetic data set, near (a face of 20 to 45 % of the frame's height), far
+(4 to 9 %) or nobody. A face's true box is that of its head's outline below the hair line. Detectors take turns on every frame in one
+spawned worker, so that what else the machine does falls on all of them, and see frames reduced to the side that they ask for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dfdc_video.faces.track import iou
+from dfdc_video.registry import BENCHMARKS, DETECTORS, call_in_file, load_file, top_level
+from dfdc_video.video import iter_frames
+
+HEIGHT_PX, WIDTH_PX = 720, 1280
+KINDS = {"near": (0.20, 0.45, 2), "far": (0.04, 0.09, 4), "nobody": (0.0, 0.0, 0)}  # smallest and largest face in frame heights, people
+HIT_IOU = 0.4
+EVERY = 5  # frames of the footage, as `prepare` looks at them
+VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {  # what the defaults are to be judged by: name, settings, and whether frames are reduced
+    "blazeface_full, frames not reduced": ("blazeface_full", {}, False),
+    "tiled, frames not reduced": ("tiled", {}, False),
+    "tiled, model short": ("tiled", {"model": "short"}, True),
+    "tiled, grid 2": ("tiled", {"grid": 2}, True),
+}
+
+
+def room(rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) float32: a background of the synthetic data set with grain, patterned cloths, boxes and balls, no face in it."""
+    draw = load_file(top_level("datasets") / "synthetic" / "draw.py")
+    image: np.ndarray = draw.background(rng, HEIGHT_PX, WIDTH_PX)
+    for _ in range(int(rng.integers(6, 14))):
+        width, height = (int(v) for v in rng.integers(20, 220, 2))
+        x, y = int(rng.integers(WIDTH_PX - width)), int(rng.integers(HEIGHT_PX - height))
+        colour = rng.uniform(20, 235, 3)
+        kind = rng.choice(("cloth", "box", "ball"))
+        if kind == "cloth":
+            coarse = rng.standard_normal((height // 8 + 2, width // 8 + 2)).astype(np.float32)
+            weave = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+            image[y : y + height, x : x + width] = colour * (1 + 0.25 * weave[..., None])
+        elif kind == "box":
+            cv2.rectangle(image, (x, y), (x + width, y + height), colour.tolist(), -1, cv2.LINE_AA)
+        else:
+            cv2.ellipse(image, (x + width // 2, y + height // 2), (width // 2, height // 2), 0, 0, 360, colour.tolist(), -1, cv2.LINE_AA)
+    return np.clip(image, 0, 255).astype(np.float32)
+
+
+def scene(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """One frame (H, W, 3) uint8 RGB and the true boxes (N, 4) of its faces; the same for the same arguments."""
+    draw = load_file(top_level("datasets") / "synthetic" / "draw.py")
+    rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
+    frame, boxes = room(rng), []
+    low, high, people = KINDS[kind]
+    places = rng.permutation(people)
+    for n in range(people):
+        outer, inner = draw.people.sample_outer(rng), draw.people.sample_inner(rng)
+        tall_px = HEIGHT_PX * np.exp(rng.uniform(np.log(low), np.log(high)))
+        unit_px = tall_px / (outer.aspect - outer.hairline)
+        x = WIDTH_PX * (places[n] + rng.uniform(0.35, 0.65)) / people
+        y = rng.uniform(1.6 * outer.aspect * unit_px, HEIGHT_PX - 1.5 * outer.aspect * unit_px)
+        pose = {"size": 0.0, "blink": 0.0, "tilt": rng.normal(0, 4), "yaw": rng.normal(0, 0.05)}
+        person = draw.Person(outer, inner, unit_px=unit_px, light=(rng.uniform(-1, 1), rng.uniform(-1, 0.3)))
+        person.draw_body(frame, x, y)
+        person.draw_head(frame, x, y, pose, {"dx": 0.0, "dy": 0.0, "scale": 0.0, "brightness": 0.0, "mouth": rng.uniform(0, 0.7)})
+        outline, angle = draw.head_outline(outer), np.deg2rad(pose["tilt"])
+        face = outline[outline[:, 1] >= outer.hairline] * unit_px
+        face = face @ np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))]) + (x, y)
+        boxes.append((*face.min(0), *face.max(0)))
+    noise = rng.normal(0, 2, (HEIGHT_PX, WIDTH_PX, 1)).astype(np.float32)
+    return np.clip(frame + noise, 0, 255).astype(np.uint8), np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def packaged_model() -> str:
+    """The short-range model file inside mediapipe 0.10.21; "" where that is not installed."""
+    spec = importlib.util.find_spec("mediapipe")
+    path = Path(spec.origin or "").parent / "modules/face_detection/face_detection_short_range.tflite" if spec else Path()
+    return str(path) if path.is_file() else ""
+
+
+class Score:
+    """What one detector did."""
+
+    def __init__(self, detector: Any, *, reduce: bool) -> None:
+        self.detector, self.side_px = detector, detector.long_side_px if reduce else 0
+        self.seconds: list[float] = []
+        self.faces = self.hits = self.false_positives = 0
+
+    def look(self, frame: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) in pixels of the frame; the clock runs for the reduction, too."""
+        started = time.perf_counter()
+        scale = max(1.0, max(frame.shape[:2]) / self.side_px) if self.side_px else 1.0
+        size = (round(frame.shape[1] / scale), round(frame.shape[0] / scale))
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale > 1 else frame
+        found = self.detector.detect(small[None], [0])[0]
+        self.seconds.append(time.perf_counter() - started)
+        return np.array([f.box_px for f in found]).reshape(-1, 4) * scale
+
+    def judge(self, found: np.ndarray, true: np.ndarray) -> None:
+        """Count: a true box may be hit once; every other box is a false positive."""
+        overlap = iou(true, found)
+        while overlap.size and overlap.max() >= HIT_IOU:
+            row, column = np.unravel_index(overlap.argmax(), overlap.shape)
+            overlap[row], overlap[:, column] = 0, 0
+            self.hits, self.false_positives = self.hits + 1, self.false_positives - 1
+        self.faces, self.false_positives = self.faces + len(true), self.false_positives + len(found)
+
+
+def turns(labels: list[str], number: int) -> list[str]:
+    """The order of one frame: each is first in its turn, since the first finds the frame outside of the processor's caches."""
+    return labels[number % len(labels) :] + labels[: number % len(labels)]
+
+
+def measure(num_scenes: int, seed: int, footage: str) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """In a worker: label -> numbers of every detector, and label -> reason of those that were left out."""
+    cv2.setNumThreads(1)
+    files = {"mediapipe_tasks": {"model_path": packaged_model()}}
+    detectors, skipped = {}, {}
+    for label, (name, settings, reduce) in [*((n, (n, files.get(n, {}), True)) for n in DETECTORS.names()), *VARIANTS.items()]:
+        try:
+            detectors[label] = DETECTORS.get(name)(**settings), reduce
+        except (ValueError, FileNotFoundError) as error:
+            skipped[label] = str(error).split(";")[0]
+    table: dict[str, dict[str, float]] = {label: {} for label in detectors}
+    everywhere: dict[str, list[Score]] = {label: [] for label in detectors}
+    for kind in KINDS:
+        scores = {label: Score(detector, reduce=reduce) for label, (detector, reduce) in detectors.items()}
+        for number in range(num_scenes):
+            frame, true = scene(seed, kind, number)
+            for label in turns(list(scores), number):
+                scores[label].judge(scores[label].look(frame), true)
+        for label, score in scores.items():
+            everywhere[label].append(score)
+            if score.faces:
+                table[label][f"{kind} faces found, %"] = 100 * score.hits / score.faces
+            table[label][f"false positives a frame, {kind}"] = score.false_positives / num_scenes
+    for label, row in table.items():
+        row["frames/s"] = 1 / statistics.median(s for score in everywhere[label] for s in score.seconds)
+    if footage:
+        scores = {label: Score(detector, reduce=reduce) for label, (detector, reduce) in detectors.items()}
+        counts: dict[str, list[int]] = {label: [] for label in detectors}
+        for number, frame in enumerate(islice(iter_frames(footage), 0, None, EVERY)):
+            for label in turns(list(scores), number):
+                counts[label].append(len(scores[label].look(frame)))
+        for label, row in table.items():
+            row |= {"footage: faces a frame": statistics.mean(counts[label]), "with a face, %": 100 * statistics.mean(map(bool, counts[label]))}
+            row["footage: frames/s"] = 1 / statistics.median(scores[label].seconds)
+    return table, skipped
+
+
+@BENCHMARKS.register(name="detect")
+def detect(*, num_scenes: int = 20, seed: int = 0, footage: str = "") -> str:
+    """Face detectors: detection rate near and far, false positives and frames a second, on drawn scenes and on a video of your own."""
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes {num_scenes}: expected 1 or more")
+    if footage and not Path(footage).is_file():
+        raise FileNotFoundError(f"footage {footage!r}: no such video")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        table, skipped = pool.submit(call_in_file, __file__, "measure", num_scenes, seed, footage).result()
+    columns = list(next(iter(table.values())))
+    lines = ["| detector | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for label, row in table.items():
+        lines.append(f"| {label} | " + " | ".join(f"{row[c]:.0f}" if "%" in c or "/s" in c else f"{row[c]:.2f}" for c in columns) + " |")
+    people = {kind: num_scenes * count for kind, (_, _, count) in KINDS.items()}
+    told = [
+        f"{num_scenes} scenes of {WIDTH_PX}x{HEIGHT_PX} of each kind, seed {seed}: {people['near']} near and {people['far']} far faces; a hit has an "
+        f"IoU of {HIT_IOU} with the true box. frames/s from the median time of one frame, reduction included, decoding not; {os.cpu_count()} cores.",
+        *([f"Footage: every {EVERY}th frame of {Path(footage).name}."] if footage else []),
+        *(f"Left out: {label}: {reason}." for label, reason in skipped.items()),
+    ]
+    return "\n".join(lines) + "\n\n" + "\n".join(told) + "\n"

@@ -1,0 +1,136 @@
+"""cluster.py on a real Ray cluster of two nodes on this machine, one of which is killed in the middle: the result is the local one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dfdc_video.faces import cluster as cluster_module
+from dfdc_video.faces.batch import extract_all
+from dfdc_video.faces.cluster import cluster as connect
+from dfdc_video.faces.workers import run_jobs
+from dfdc_video.prepare import EXTRACTION, prepare
+from dfdc_video.records import Video
+from dfdc_video.registry import call_in_file, settings_of
+
+pytest.importorskip("ray")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+SETTINGS = {name: settings_of(prepare)[name].default for name in EXTRACTION} | {"size": 64}
+LOCAL = {"workers": 2, "timeout_seconds": 120}
+
+
+@pytest.fixture
+def folder():
+    """A short path: Ray's sockets allow no long one."""
+    made = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def nodes(folder):
+    """A head and a second node, one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "temp_dir": str(folder / "r")})
+    try:
+        second = cluster.add_node(**NODE)
+        yield cluster, second
+    finally:
+        cluster.shutdown()
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """Every file of a run; of the results, all but the times that they took."""
+    files = {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+    return {k: json.dumps({**json.loads(v), "seconds": 0}).encode() if k.startswith("work/") else v for k, v in files.items()}
+
+
+def test_a_node_that_is_killed_changes_nothing(nodes, folder, make_video, monkeypatch):
+    cluster, second = nodes
+    videos = []
+    for n in range(12):
+        path = make_video(f"raw/v{n:02d}.mp4", num_frames=60, identity=n, height=180, width=240)
+        videos.append(Video(path.stem, "t", path.name, n // 6, source_id=f"v{n - 6:02d}" if n >= 6 else ""))
+    (root := make_video("raw/broken.mp4", num_frames=9).parent).joinpath("broken.mp4").write_bytes(b"no video")
+    videos.append(Video("broken", "t", "broken.mp4", 0))
+    hashes = {v.video_id: v.video_id for v in videos}
+    assert extract_all(root, folder / "local", videos, hashes, SETTINGS, **LOCAL) == []
+    lost = []
+    answer = cluster_module._answer
+    monkeypatch.setattr(cluster_module, "_answer", lambda *a: (lost.append(1) if (said := answer(*a)) is None else None, said)[1])
+    killer = threading.Thread(target=kill_at_work, args=(cluster, second, folder / "out"), daemon=True)
+    killer.start()
+    assert extract_all(root, folder / "out", videos, hashes, SETTINGS, **LOCAL, ray=cluster.address) == []
+    killer.join(timeout=10)
+    assert lost and not killer.is_alive(), "the node was to be killed at work"
+    assert outcome(folder / "out") == outcome(folder / "local") and len(outcome(folder / "out")) == 13 + 12
+
+
+def kill_at_work(cluster, node, out: Path) -> None:
+    """Kill a node as soon as a process of it is in the middle of a face video."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    while not any(raylet in ancestors(int(p.name.split(".")[2])) for p in out.glob("tracks/*/.*.part.mp4")):
+        time.sleep(0.005)
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        except FileNotFoundError:
+            return
+        yield pid
+
+
+KILL = """
+import os, signal, time
+def kill_parent(log):
+    with open(log, "a") as file:
+        file.write("x")
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+
+
+def test_what_goes_wrong_has_the_same_reasons_as_without_a_cluster(folder, tmp_path):
+    (folder / "kill.py").write_text(KILL)
+    calls = [(os._exit, (3,)), (time.sleep, (60,)), (int, ("x",)), (os._exit, (0,)), *[(time.sleep, (0.01,))] * 3]
+    settings = {"workers": 1, "timeout_seconds": 3}
+    with connect("local", workers=2, root=folder, out=folder) as run:
+        assert len(list(folder.glob(".ray-*"))) == 1
+        assert dict(run(calls, **settings)) == dict(run_jobs(calls, **settings))
+        killer = (call_in_file, (str(folder / "kill.py"), "kill_parent", str(folder / "log")))
+        assert dict(run([killer, *calls[4:]], **settings)) == {0: "crash: its node or worker was lost 4 times", 1: "", 2: "", 3: ""}
+        assert (folder / "log").read_text() == "xxxx"
+        with pytest.raises(FileNotFoundError, match="/nowhere"):
+            list(run([(os.stat, ("/nowhere",))], **settings))
+    assert not list(folder.glob(".ray-*"))
+
+
+def test_a_node_without_the_storage_is_named(folder, monkeypatch):
+    monkeypatch.setattr(cluster_module, "STORAGE_SECONDS", 0.5)
+    with pytest.raises(ValueError, match="does not see .*/elsewhere: --root and --out must be on storage that every node has"), \
+            connect("local", workers=1, root=folder / "elsewhere", out=folder) as run:  # fmt: skip
+        list(run([(int, ("1",))], workers=1, timeout_seconds=30))
+
+
+def test_no_cluster_and_no_ray(folder, monkeypatch):
+    for address in ("127.0.0.1:9", "nonsense", "host:port"):
+        with pytest.raises(ValueError, match=f"no Ray cluster could be used at '{address}' .*--ray local"), \
+                connect(address, workers=1, root=folder, out=folder):  # fmt: skip
+            pass
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'dfdc_video\[cluster\]'"), connect("local", workers=1, root=folder, out=folder):
+        pass
