@@ -40,7 +40,6 @@ setup(
         "lightning>=2.6,<3",
         "matplotlib>=3.8",
         "pandas>=2.2",
-        "pebble>=5.1",
         "pytorchvideo==0.1.5",
         "pyyaml>=6",
         "rich>=13",
@@ -54,7 +53,7 @@ setup(
     ],
     extras_require={
         "cluster": ["ray>=2.50"],
-        "test": ["ray>=2.50", "pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
+        "test": ["ray>=2.50", "pebble>=5.1", "pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
         "dev": ["ruff>=0.12", "mypy>=1.15", "pandas-stubs", "types-PyYAML"],
     },
 )

@@ -52,7 +52,7 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
 
     verb("doctor", _doctor, "check the installation")
     sub = verb("list", _list, "configs, experiments and components")
-    sub.add_argument("kind", nargs="?", default="", help="only this kind, for example configs, experiments, models")
+    sub.add_argument("kind", nargs="?", default="", help="only this kind, with its settings; for example datasets, face-detectors, models")
     sub = verb("generate", _generate, "make the synthetic data set (datasets/synthetic/README.md lists its settings)")
     sub.add_argument("--root", required=True, type=Path, help="folder to make")
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_identities 100 seed 1")
@@ -94,12 +94,17 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
 
 
 def _add_prepare(sub: argparse.ArgumentParser) -> None:
-    from dfdc_video.prepare import HELP, all_settings
+    from dfdc_video.prepare import EXTRACTION, FREE_SETTINGS, HELP, all_settings
 
     sub.add_argument("dataset", help="reader, from `dfdc-video list datasets`")
     sub.add_argument("--root", required=True, type=Path, help="folder of the raw videos")
     sub.add_argument("--out", required=True, type=Path, help="folder to make")
-    _add_settings(sub, all_settings(), HELP)
+    settings = all_settings()
+    free = sub.add_argument_group("how much is done, and how (never changes what a video gives)")
+    faces = sub.add_argument_group("faces")
+    _add_settings(free, {k: settings.pop(k) for k in FREE_SETTINGS}, HELP)
+    _add_settings(faces, {k: settings.pop(k) for k in ("dataset_settings", *EXTRACTION)}, HELP)
+    _add_settings(sub.add_argument_group("cleaning, splits, exports"), settings, HELP)
 
 
 def _add_merge(sub: argparse.ArgumentParser) -> None:
@@ -111,7 +116,7 @@ def _add_merge(sub: argparse.ArgumentParser) -> None:
     _add_settings(sub, settings_of(finish), HELP, keep=True)
 
 
-def _add_settings(sub: argparse.ArgumentParser, settings: dict[str, Any], texts: dict[str, str], *, keep: bool = False) -> None:
+def _add_settings(sub: argparse._ActionsContainer, settings: dict[str, Any], texts: dict[str, str], *, keep: bool = False) -> None:
     """One flag per keyword of a function. With `keep`, what is not given is left out instead of taking its default."""
     for name, parameter in settings.items():
         default, text = parameter.default, texts[name]
@@ -160,7 +165,8 @@ def _list(args: argparse.Namespace) -> int:
     kinds["config parts"] = {n: config_summary(p) for part in ("model", "data", "train") for n, p in config_names(part).items()}
     for registry in ALL:
         if wanted in ("", _plural(registry.kind)):
-            kinds[_plural(registry.kind)] = {n: summary_of(registry.get(n)) for n in registry.names()}
+            shown = _settings_text if wanted else lambda component: ""
+            kinds[_plural(registry.kind)] = {n: summary_of(registry.get(n)) + shown(registry.get(n)) for n in registry.names()}
     console = Console(width=None if sys.stdout.isatty() else 160)
     for kind, entries in kinds.items():
         if wanted in ("", kind):
@@ -169,6 +175,14 @@ def _list(args: argparse.Namespace) -> int:
                 table.add_row(f"  {name}", text)
             console.print(table)
     return 0
+
+
+def _settings_text(component: Any) -> str:
+    """The settings of a component, as a line below its summary."""
+    from dfdc_video.registry import settings_of
+
+    settings = (f"{name} {p.default!r}" if p.default is not p.empty else name for name, p in settings_of(component).items())
+    return "".join(f"\n[dim]{text}[/dim]" for text in [", ".join(settings)] if text)
 
 
 def _plural(kind: str) -> str:

@@ -19,11 +19,11 @@ import pandas as pd
 from dfdc_video.audit import KINDS, audit, check_audit, format_audit
 from dfdc_video.duplicates import equal_fakes, exact_duplicates, near_duplicates
 from dfdc_video.exports import parse_frames, write_images, write_kitti
-from dfdc_video.faces.batch import STREAM_FIELDS, result_path
+from dfdc_video.faces.batch import STREAM_FIELDS, result_path, told_when_full
 from dfdc_video.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, quarantine_table, split_hash, write_atomic
 from dfdc_video.parts import Part, claim, differences, link_into, read_parts, read_settings, union
 from dfdc_video.records import Rejection, Video
-from dfdc_video.registry import SPLITS, nearest
+from dfdc_video.registry import SPLITS, nearest, settings_of
 from dfdc_video.report.prepared import write_summary
 from dfdc_video.splits import assign_groups, merge_test
 
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 STAGES = ("probe", "decode", "detect", "crop")
 MISSING: dict[str, Any] = {"status": "unreadable", "own_boxes": True, "tracks": [], "rejections": [], "signature": [], "difference": None}
 HELP = {
-    "split": "split rule, from `dfdc-video list 'split rules'`",
-    "split_settings": "settings of the split rule",
+    "split": "split rule, from `dfdc-video list split-rules`",
+    "split_settings": "settings of the split rule, as `dfdc-video list split-rules` shows them",
     "group_by": "what stays in one split beside an original and its fakes: identity, folder, original; auto takes the strongest that is known",
     "ratios": "shares of train, val and test",
     "seed": "of the split",
@@ -122,6 +122,9 @@ def finish(
     return manifest
 
 
+DEFAULTS: dict[str, Any] = {name: p.default for name, p in settings_of(finish).items()}
+
+
 def check_finishing(settings: dict[str, Any]) -> None:
     """One line for a setting that cannot work, before anything is touched."""
     SPLITS.get(settings["split"])
@@ -150,17 +153,19 @@ def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any
         if differing:
             raise ValueError(f"{folders[0]} and {folder} were prepared with other settings ({differing}); they cannot be one data set")
     settings = json.loads(json.dumps({**settings, **finishing}))
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in finish.__kwdefaults__}
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in DEFAULTS}
     check_finishing(kept)
-    claim(out, settings)
-    link_into(out, folders)
-    return finish(out, **kept)
+    with told_when_full(out):
+        claim(out, settings)
+        link_into(out, folders)
+        return finish(out, **kept)
 
 
 def _load_results(out: Path, part: Part) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """Results and tracks by video_id. Boxes and time stamps become arrays at once: as Python numbers they would fill the memory."""
     failed = {r.video_id for r in part.failures}
-    results, tracks = {}, {}
+    results: dict[str, dict[str, Any]] = {}
+    tracks: dict[str, list[dict[str, Any]]] = {}
     for v in part.videos:
         path = result_path(out, v.video_id)
         if v.video_id in failed or v.video_id not in part.hashes:

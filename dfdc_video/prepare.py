@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dfdc_video.faces.batch import extract_all, told_when_full
+from dfdc_video.finish import DEFAULTS, check_finishing, finish, kinds_of
 from dfdc_video.finish import HELP as FINISH_HELP
-from dfdc_video.finish import check_finishing, finish, kinds_of
 from dfdc_video.manifest import Manifest
 from dfdc_video.parts import Part, claim, hash_files, in_part, record_path, resolve_sources, write_part
 from dfdc_video.records import Rejection, Video
@@ -22,9 +22,9 @@ from dfdc_video.registry import DATASETS, DETECTORS, settings_of
 
 log = logging.getLogger(__name__)
 HELP = {
-    "dataset_settings": "settings of the reader",
-    "detector": "face detector, from `dfdc-video list 'face detectors'`",
-    "detector_settings": "settings of the detector",
+    "dataset_settings": "settings of the reader, as `dfdc-video list datasets` shows them",
+    "detector": "face detector, from `dfdc-video list face-detectors`",
+    "detector_settings": "settings of the detector, as `dfdc-video list face-detectors` shows them",
     "every": "detect on every k-th frame; boxes are interpolated between",
     "min_confidence": "weaker detections are ignored (sigma_l)",
     "min_track_confidence": "a track needs one detection at least this sure (sigma_h)",
@@ -110,10 +110,10 @@ def prepare(
     face is found.
     """
     settings = {k: v for k, v in locals().items() if k not in ("dataset", "root", "out", "finishing")}
-    unknown = finishing.keys() - finish.__kwdefaults__.keys()
+    unknown = finishing.keys() - DEFAULTS.keys()
     if unknown:
         raise TypeError(f"prepare() has no setting {sorted(unknown)[0]!r}")
-    finishing = {**finish.__kwdefaults__, **finishing}
+    finishing = {**DEFAULTS, **finishing}
     settings |= {"dataset_settings": dataset_settings or {}, "detector_settings": detector_settings or {}}
     root, out = Path(root).expanduser(), Path(out).expanduser()
     _check(settings)

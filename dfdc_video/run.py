@@ -214,8 +214,8 @@ def _trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: li
 def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
     """Fit, keep the checkpoint with the best validation `video/log_loss`, score the test split with it, write the run folder.
 
-    On a data set without a test split, or that merged it into train, the validation split is scored instead, into the folder `val`. `extra` (experiment,
-    arm) goes into report.json. Returns the report. Raises KeyboardInterrupt when stopped; `resume` continues.
+    On a data set without a test split, or that merged it into train, the validation split is scored instead, into the folder `val`.
+    `extra` (experiment, arm) goes into report.json. Returns the report. Raises KeyboardInterrupt when stopped; `resume` continues.
     """
     manifest = check(cfg, tested=False)
     torch.set_float32_matmul_precision("high")

@@ -14,7 +14,7 @@ import numpy as np
 from dfdc_video.faces.track import Tracklet
 
 CROPS = ("fixed", "smoothed", "aligned")
-EYE_DISTANCE, EYE_HEIGHT = 0.46, 0.1  # between the eyes, and from them down to the middle, in sides of BlazeFace's box
+EYE_DISTANCE, EYE_HEIGHT = 0.36, 0.19  # between the eyes, and from them to the middle, in sides of BlazeFace's box: medians of 47 real faces
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y (H, W), U and V (H / 2, W / 2), uint8
 MAX_GROWTH = 2.0  # a segment's box may be this many times the box that its smaller faces need
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import filecmp
 import json
-import mmap
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,12 +21,12 @@ import cv2
 import numpy as np
 
 from dfdc_video.faces.crop import CROPS, Planes, crop_box, cut_planes, eye_transform, split_track, warp_planes
-from dfdc_video.faces.track import CUT_THUMBNAIL, Tracklet, build_tracks, find_cuts, smooth
-from dfdc_video.records import Face, Rejection, Stream, Track
+from dfdc_video.faces.scan import FrameStore, Looks, planes_of, scan
+from dfdc_video.faces.track import Tracklet, build_tracks, smooth
+from dfdc_video.records import Rejection, Stream, Track
 from dfdc_video.registry import DETECTORS
-from dfdc_video.video import FORMATS, Picture, PlaneScaler, UnreadableVideo, VideoWriter, iter_luma, iter_pictures, probe, upright
+from dfdc_video.video import FORMATS, PlaneScaler, UnreadableVideo, VideoWriter, iter_luma, probe, upright
 
-SIGNATURE_FRAMES = 8
 BLOCK_PX = 16
 MAX_FPS = 1000
 PRESET = "ultrafast"  # of x264: at crf 12 as near to the source as veryfast, a third more bytes, a quarter of the time and half to decode
@@ -51,147 +50,10 @@ class Extraction:
     seconds: dict[str, float] = field(default_factory=dict)  # probe, decode, detect, crop; encode is the part of crop that the codec takes
 
 
-class FrameStore:
-    """The planes of all frames of one video, in a block of memory that the next video of the process takes over.
-
-    Fresh memory costs more than the copy. What is released may be taken by the system at any time.
-    """
-
-    _block: mmap.mmap | None = None
-
-    def __init__(self, num_frames: int, planes: Planes) -> None:
-        sizes = [p.size for p in planes]
-        length = num_frames * sum(sizes)
-        block = FrameStore._block
-        if block is None or len(block) < length:
-            block = FrameStore._block = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                block.madvise(mmap.MADV_HUGEPAGE)
-        parts = np.split(np.frombuffer(block, np.uint8, length), np.cumsum(sizes)[:2] * num_frames)
-        self.y, self.u, self.v = (part.reshape(num_frames, *p.shape) for part, p in zip(parts, planes, strict=True))
-
-    def put(self, index: int, planes: Planes) -> None:
-        self.y[index], self.u[index], self.v[index] = planes
-
-    def all(self) -> Iterator[tuple[int, Planes]]:
-        return ((i, planes) for i, planes in enumerate(zip(self.y, self.u, self.v, strict=True)))
-
-    @staticmethod
-    def release() -> None:
-        if FrameStore._block is not None and hasattr(mmap, "MADV_FREE"):
-            FrameStore._block.madvise(mmap.MADV_FREE)
-
-
 @lru_cache(maxsize=2)
 def _detector(name: str, min_confidence: float, settings: str) -> Any:
     """One detector per worker process; `settings` are its own, as JSON."""
     return DETECTORS.get(name)(min_confidence=min_confidence, **json.loads(settings))
-
-
-def _timed(items: Iterable[Any], seconds: dict[str, float], key: str) -> Iterator[Any]:
-    """The items; the time that each takes to come is added to `seconds[key]`."""
-    iterator = iter(items)
-    while True:
-        started = time.perf_counter()
-        item = next(iterator, None)
-        seconds[key] += time.perf_counter() - started
-        if item is None:
-            return
-        yield item
-
-
-def _pictures(path: Path, stream: Stream, seconds: dict[str, float]) -> Iterator[tuple[int, Picture]]:
-    """Every frame with its number; raises UnreadableVideo where there are not as many as the container says."""
-    count = 0
-    for picture in _timed(iter_pictures(path), seconds, "decode"):
-        if count < stream.num_frames:
-            yield count, picture
-        count += 1
-    if count != stream.num_frames:
-        raise UnreadableVideo(f"{path.name} decodes {count} of {stream.num_frames} frames")
-
-
-class _Looks:
-    """What is remembered of every frame in passing, from a coarse grid of its Y plane: a thumbnail for cuts, hashes for the signature."""
-
-    def __init__(self, num_frames: int) -> None:
-        self.color = (0, 0, 0, 0)  # of the video, see Picture
-        self.thumbnails: list[np.ndarray] = []
-        self.hashes: dict[int, str] = {}
-        self.hashed = np.linspace(0, num_frames - 1, SIGNATURE_FRAMES).round().astype(int).tolist()
-
-    def add(self, index: int, picture: Picture) -> None:
-        luma = picture.stored[0]
-        if index == 0:
-            self.color = picture.color
-        step = max(1, min(luma.shape) // 96)
-        coarse = np.ascontiguousarray(luma[step // 2 :: step, step // 2 :: step])
-        self.thumbnails.append(cv2.resize(coarse, CUT_THUMBNAIL, interpolation=cv2.INTER_AREA))
-        if index in self.hashed:
-            import imagehash
-            from PIL import Image
-
-            self.hashes[index] = str(imagehash.phash(Image.fromarray(np.ascontiguousarray(upright(coarse, picture.rotation_degrees)))))
-
-    @property
-    def signature(self) -> list[str]:
-        return [self.hashes[i] for i in self.hashed]
-
-    def cuts(self) -> list[int]:
-        return find_cuts((np.stack(self.thumbnails).astype(np.float32) - 16) * (255 / 219))  # luma is 16 to 235, cuts are told from 0 to 255
-
-
-def _detect(detector: Any, picture: Picture, index: int, pad_aspect: str) -> list[Face]:
-    """Faces of one frame in its pixels: reduced to the size that the detector wants, padded with black to an aspect ratio, and mapped back."""
-    height, width = picture.size_px
-    across, down = (float(n) for n in pad_aspect.split(":")) if pad_aspect else (width, height)
-    padded = max(width, height * across / down), max(height, width * down / across)
-    side = getattr(detector, "long_side_px", 0)
-    image = picture.rgb(long_side_px=round(max(width, height) * side / max(padded)) if side else 0)
-    scale = np.array([width / image.shape[1], height / image.shape[0]])
-    bottom, right = (round((p / s - n) / 2) for p, s, n in zip(padded[::-1], scale[::-1], image.shape[:2], strict=True))
-    if bottom or right:
-        image = cv2.copyMakeBorder(image, bottom, bottom, right, right, cv2.BORDER_CONSTANT)
-    faces = []
-    for face in detector.detect(image[None], [index])[0]:
-        corners = (np.reshape(face.box_px, (2, 2)) - (right, bottom)) * scale
-        box = np.clip(corners, 0, (width, height))
-        if (box[1] - box[0] >= 2).all():
-            points = tuple((float(x), float(y)) for x, y in (np.reshape(face.keypoints_px, (-1, 2)) - (right, bottom)) * scale)
-            faces.append(Face(face.frame_index, tuple(box.ravel().tolist()), face.confidence, points))
-    return faces
-
-
-def _scan(
-    path: Path, stream: Stream, detector: Any, looks: _Looks, seconds: dict[str, float], *, every: int, pad_aspect: str, buffer_mb: int
-) -> tuple[list[list[Face]], list[int], FrameStore | None]:
-    """The pass that detects: faces on every k-th frame, the indices of these frames, and the planes of all frames where they may be kept."""
-    detections, looked_at = [], []
-    store: FrameStore | None = None
-    for index, picture in _pictures(path, stream, seconds):
-        started = time.perf_counter()
-        if index == 0:
-            planes = picture.stored
-            if stream.num_frames * sum(p.size for p in planes) <= buffer_mb * 1e6:
-                store = FrameStore(stream.num_frames, planes)
-        if store is not None:
-            store.put(index, picture.stored)
-        looks.add(index, picture)
-        seconds["decode"] += time.perf_counter() - started
-        if index % every == 0:
-            started = time.perf_counter()
-            detections.append(_detect(detector, picture, index, pad_aspect))
-            looked_at.append(index)
-            seconds["detect"] += time.perf_counter() - started
-    return detections, looked_at, store
-
-
-def _decode(path: Path, stream: Stream, seconds: dict[str, float], looks: _Looks | None) -> Iterator[tuple[int, Planes]]:
-    """The pass that cuts out, where frames were not kept; `looks` where there was none before."""
-    for index, picture in _pictures(path, stream, seconds):
-        if looks is not None:
-            looks.add(index, picture)
-        yield index, picture.stored
 
 
 def _cutter(track: Track, *, crop: str, margin: float, size: int) -> Callable[[Planes, int], np.ndarray]:
@@ -210,7 +72,7 @@ def _write_crops(
     frames: Iterable[tuple[int, Planes]],
     out: Path,
     result: Extraction,
-    looks: _Looks,
+    looks: Looks,
     *,
     crop: str,
     margin: float,
@@ -342,7 +204,7 @@ def extract(
     stream = probe(path)
     seconds = {"probe": time.perf_counter() - started, "decode": 0.0, "detect": 0.0, "crop": 0.0, "encode": 0.0}
     _check_times(stream, min_seconds, max_seconds)
-    result, suffix, looks = Extraction(stream, seconds=seconds), "" if format == "png" else ".mp4", _Looks(stream.num_frames)
+    result, suffix, looks = Extraction(stream, seconds=seconds), "" if format == "png" else ".mp4", Looks(stream.num_frames)
     store: FrameStore | None = None
     try:
         if original is not None and original[1] and _same_shape(stream, original[0]):
@@ -351,7 +213,7 @@ def extract(
             finder = _detector(detector, min_confidence, json.dumps(detector_settings or {}, sort_keys=True))
             if hasattr(finder, "start"):
                 finder.start(path, stream)
-            found, looked_at, store = _scan(path, stream, finder, looks, seconds, every=every, pad_aspect=pad_aspect, buffer_mb=buffer_mb)
+            found, looked_at, store = scan(path, stream, finder, looks, seconds, every=every, pad_aspect=pad_aspect, buffer_mb=buffer_mb)
             result.cuts = looks.cuts()
             tracklets = build_tracks(found, looked_at, num_frames=stream.num_frames, cuts=result.cuts, min_confidence=min_confidence,
                                      iou_threshold=iou, max_gap=max_gap)  # fmt: skip
@@ -362,7 +224,7 @@ def extract(
             result.rejections = [Rejection(video_id, path.name, "faces", reason) for reason in dropped]
         if result.tracks:
             started, decoded = time.perf_counter(), seconds["decode"]
-            frames = _decode(path, stream, seconds, None if result.own_boxes else looks) if store is None else store.all()
+            frames = planes_of(path, stream, seconds, None if result.own_boxes else looks) if store is None else store.all()
             _write_crops(frames, out, result, looks, crop=crop, margin=margin, size=size, format=format, crf=crf, gop=gop)
             if original is not None and not result.own_boxes:
                 pairs = zip(result.tracks, original[1], strict=True)

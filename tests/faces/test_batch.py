@@ -204,3 +204,14 @@ def test_every_library_says_that_the_disk_is_full(library, tmp_path):
     with pytest.raises(Exception) as caught:
         write()
     assert is_full(caught.value) and not is_full(ValueError("full"))
+
+
+def test_a_fake_never_takes_boxes_that_are_not_those_of_its_original(tmp_path, monkeypatch):
+    """Where storage is shared badly, a node may see an older result."""
+    monkeypatch.setattr(batch, "STORAGE_SECONDS", 0.1)
+    (tmp_path / "work").mkdir()
+    result = {"stream": {"fps": 30.0}, "tracks": [{"track_id": "a_00"}]}
+    result_path(tmp_path, "a").write_text(json.dumps(result))
+    assert batch._source(tmp_path, "a", batch._digest(result)) == result
+    with pytest.raises(OSError, match=r"work/a.json is not what was written there"):
+        batch._source(tmp_path, "a", "another")

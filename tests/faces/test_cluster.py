@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,14 +36,35 @@ def folder():
     shutil.rmtree(made, ignore_errors=True)
 
 
+# In the workers of a node, through a sitecustomize.py: the second node stops for good in its first face video, the head waits for that in its third.
+HOLD = """
+import os, time
+from pathlib import Path
+replace, count, marker = os.replace, 0, Path(os.environ["HOLD_MARKER"])
+def replace_or_hold(source, target, **kwargs):
+    global count
+    count += os.fspath(target).endswith(".mp4")
+    if os.environ["HOLD_NODE"] == "second" and count == 1:
+        marker.touch()
+        time.sleep(600)
+    while os.environ["HOLD_NODE"] == "head" and count >= 3 and not marker.exists():
+        time.sleep(0.05)
+    replace(source, target, **kwargs)
+os.replace = replace_or_hold
+"""
+
+
 @pytest.fixture
 def nodes(folder):
     """A head and a second node, one CPU each."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "temp_dir": str(folder / "r")})
+    (folder / "hook").mkdir()
+    (folder / "hook/sitecustomize.py").write_text(HOLD)
+    hook = {"PYTHONPATH": str(folder / "hook"), "HOLD_MARKER": str(folder / "held")}
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "temp_dir": str(folder / "r"), "env_vars": {**hook, "HOLD_NODE": "head"}})
     try:
-        second = cluster.add_node(**NODE)
+        second = cluster.add_node(**NODE, env_vars={**hook, "HOLD_NODE": "second"})
         yield cluster, second
     finally:
         cluster.shutdown()
@@ -69,7 +89,7 @@ def test_a_node_that_is_killed_changes_nothing(nodes, folder, make_video, monkey
     lost = []
     answer = cluster_module._answer
     monkeypatch.setattr(cluster_module, "_answer", lambda *a: (lost.append(1) if (said := answer(*a)) is None else None, said)[1])
-    killer = threading.Thread(target=kill_at_work, args=(cluster, second, folder / "out"), daemon=True)
+    killer = threading.Thread(target=kill_at_work, args=(cluster, second, folder / "held"), daemon=True)
     killer.start()
     assert extract_all(root, folder / "out", videos, hashes, SETTINGS, **LOCAL, ray=cluster.address) == []
     killer.join(timeout=10)
@@ -77,21 +97,11 @@ def test_a_node_that_is_killed_changes_nothing(nodes, folder, make_video, monkey
     assert outcome(folder / "out") == outcome(folder / "local") and len(outcome(folder / "out")) == 13 + 12
 
 
-def kill_at_work(cluster, node, out: Path) -> None:
-    """Kill a node as soon as a process of it is in the middle of a face video."""
-    raylet = node.all_processes["raylet"][0].process.pid
-    while not any(raylet in ancestors(int(p.name.split(".")[2])) for p in out.glob("tracks/*/.*.part.mp4")):
-        time.sleep(0.005)
+def kill_at_work(cluster, node, held: Path) -> None:
+    """Kill a node while it is at work on a video."""
+    while not held.exists():
+        time.sleep(0.05)
     cluster.remove_node(node, allow_graceful=False)
-
-
-def ancestors(pid: int) -> Iterator[int]:
-    while pid > 1:
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        except FileNotFoundError:
-            return
-        yield pid
 
 
 KILL = """
