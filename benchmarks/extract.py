@@ -2,8 +2,8 @@
 
     dfdc-video bench extract [grain 4.0] [repeats 5]
 
-The videos are drawn: a person who moves before a textured wall, with sensor noise of `grain`
-grey levels, which sets the bit rate and with it the speed of the decoder: a few Mbit/s, like DFDC's (470 GB for 119,000 clips of 10 s: 3).
+The videos are drawn: a person who moves before a textured wall, with sensor noise of `grain` grey levels, which sets the bit rate and with it
+the speed of the decoder: a few Mbit/s, like DFDC's (470 GB for 119,000 clips of 10 s: 3). What follows decoding costs the same at any bit rate.
 Everything is measured in one run, in turns, so that what else the machine does falls on all of it; medians are printed.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from dfdc_video.faces.detect import quiet_stderr
 from dfdc_video.faces.extract import extract as extract_faces
 from dfdc_video.prepare import prepare
 from dfdc_video.records import Stream, Track
@@ -94,9 +95,11 @@ _plain: list[Any] = []
 def plain_loop(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
     """The usual script: OpenCV reads, mediapipe looks at every frame, the box is cut out and written."""
     if not _plain:
-        from mediapipe.python.solutions.face_detection import FaceDetection
+        with quiet_stderr():
+            from mediapipe.python.solutions.face_detection import FaceDetection
 
-        _plain.append(FaceDetection(model_selection=1, min_detection_confidence=0.5))
+            _plain.append(FaceDetection(model_selection=1, min_detection_confidence=0.5))
+            _plain[0].process(np.zeros((64, 64, 3), dtype=np.uint8))
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     size, frames = settings["size"], 0
     writer = cv2.VideoWriter(f"{out}/{Path(path).stem}_plain.mp4", cv2.VideoWriter_fourcc(*"mp4v"), FPS, (size, size))

@@ -20,7 +20,7 @@ from dfdc_video.audit import KINDS, audit, check_audit, format_audit
 from dfdc_video.duplicates import equal_fakes, exact_duplicates, near_duplicates
 from dfdc_video.exports import parse_frames, write_images, write_kitti
 from dfdc_video.faces.batch import STREAM_FIELDS, result_path, told_when_full
-from dfdc_video.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, quarantine_table, split_hash, write_atomic
+from dfdc_video.manifest import LARGE_COLUMNS, TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, quarantine_table, split_hash, write_atomic
 from dfdc_video.parts import Part, claim, differences, link_into, read_parts, read_settings, union
 from dfdc_video.records import Rejection, Video
 from dfdc_video.registry import SPLITS, nearest, settings_of
@@ -176,7 +176,8 @@ def _load_results(out: Path, part: Part) -> tuple[dict[str, dict[str, Any]], dic
         result = json.loads(path.read_text(encoding="utf-8"))
         tracks[v.video_id] = result.pop("tracks")
         for track in tracks[v.video_id]:
-            track["boxes_px"] = np.asarray(track["boxes_px"], dtype=np.float32)
+            for name in LARGE_COLUMNS:
+                track[name] = np.asarray(track[name], dtype=np.float32)
             track["timestamps_seconds"] = np.asarray(track["timestamps_seconds"], dtype=np.float64)
         results[v.video_id] = result
     return results, tracks

@@ -28,6 +28,7 @@ VIDEO_COLUMNS = (
     "rotation_degrees codec content_hash mask_path"
 ).split()
 TRACK_COLUMNS = "track_id video_id start_frame num_frames confidence detection_rate crop_path crop_box_px boxes_px eyes_px timestamps_seconds".split()
+LARGE_COLUMNS = ("boxes_px", "eyes_px")
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -62,7 +63,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         for name, table, columns in (("manifest", self.videos, VIDEO_COLUMNS), ("tracks", self.tracks, TRACK_COLUMNS)):
-            missing = [c for c in columns if c not in table.columns and c != "boxes_px"]  # see `load`
+            missing = [c for c in columns if c not in table.columns and c not in LARGE_COLUMNS]  # see `load`
             if missing:
                 raise ValueError(f"{self.root}: the {name} table lacks the columns {', '.join(missing)}; run `dfdc-video prepare` again")
         if self.videos["video_id"].duplicated().any():
@@ -112,7 +113,7 @@ class Manifest:
 
     @classmethod
     def load(cls, root: str | Path, *, boxes: bool = True) -> Manifest:
-        """Read the folder that `dfdc-video prepare` wrote. Without `boxes` the largest column, which training does not need, stays on disk.
+        """Read the folder that `dfdc-video prepare` wrote. Without `boxes` the large columns that training does not need stay on disk.
 
         FileNotFoundError where a table is missing, ValueError where one is damaged or breaks an invariant.
         """
@@ -121,7 +122,7 @@ class Manifest:
             if not (root / name).is_file():
                 raise FileNotFoundError(f"{root} has no {name}: expected the --out folder of `dfdc-video prepare` (set DATA.PATH to it)")
         try:
-            columns = None if boxes else [c for c in TRACK_COLUMNS if c != "boxes_px"]
+            columns = None if boxes else [c for c in TRACK_COLUMNS if c not in LARGE_COLUMNS]
             videos, tracks = pd.read_parquet(root / "manifest.parquet"), pd.read_parquet(root / "tracks.parquet", columns=columns)
             summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

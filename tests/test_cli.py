@@ -66,7 +66,7 @@ def bad_commands(tmp: Path, prepared: Path):
         (("run", "frame_vs_sequence", "DATA.PATH", tmp / "nowhere"), "nowhere"),
         (("run", "frame_vs_sequence", *data, "--arms", "slowfats"), "did you mean slowfast"),
         (("compare", empty), "no report.json"),
-        (("prepare", "dfcd", "--root", empty, "--out", tmp / "out"), "did you mean dfdc"),
+        (("prepare", "dfcd", "--root", empty, "--out", tmp / "out"), "did you mean dfd or dfdc"),
         (("prepare", "dfdc", "--root", empty, "--out", tmp / "out"), "empty"),
         (("prepare", "dfdc", "--root", tmp / "nowhere", "--out", tmp / "out"), "nowhere"),
         (("prepare", "dfdc", "--root", empty), "--out"),

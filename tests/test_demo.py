@@ -18,6 +18,6 @@ def test_the_small_demo_ends_with_a_report_of_four_families_and_three_methods(tm
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("report.json")}
     assert len(stamps) == 4
     quarantine = pd.read_csv(out / "prepared" / "quarantine.csv")
-    assert {"duplicate", "decode"} <= set(quarantine["stage"]), "the corrupt file and the copy are refused"
+    assert {"clean", "decode"} <= set(quarantine["stage"]), "the corrupt file and the copy are refused"
     assert main(["demo", "--out", str(out), "--small"]) == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in out.rglob("report.json")}, "a second call only compares"
