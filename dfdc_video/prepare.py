@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dfdc_video.faces.batch import extract_all, told_when_full
+from dfdc_video.faces.batch import extract_all, load_json, told_when_full
 from dfdc_video.finish import DEFAULTS, check_finishing, finish, kinds_of
 from dfdc_video.finish import HELP as FINISH_HELP
 from dfdc_video.manifest import Manifest
@@ -205,8 +205,8 @@ def _extract_part(
 def _one_folder(
     reader: Callable[[Path], Any], root: Path, out: Path, folder: str, fetch: str, delete: str, extraction: dict[str, Any], free: dict[str, Any]
 ) -> None:
-    """Bring a folder, extract what is in it, remove it. A folder whose record is there is done and is not brought again."""
-    if record_path(out, folder).is_file():
+    """Bring a folder, extract what is in it, remove it. A folder that was done without failures is not brought again."""
+    if (done := load_json(record_path(out, folder))) and not done["failures"]:
         log.info("%s was done before", folder)
         if (root / folder).is_dir():
             _shell(delete, root, folder)

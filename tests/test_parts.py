@@ -11,7 +11,7 @@ import pytest
 from dfdc_video.cli import main
 from dfdc_video.finish import merge_parts
 from dfdc_video.manifest import Manifest
-from dfdc_video.parts import in_part, resolve_sources
+from dfdc_video.parts import in_part, record_path, resolve_sources
 from dfdc_video.prepare import prepare
 from dfdc_video.records import Video
 
@@ -81,6 +81,11 @@ def test_one_folder_at_a_time_on_a_small_disk(synthetic_root, whole, tmp_path):
     assert not any(root.iterdir()) and sorted(log.read_text().split()) == sorted([*names, "nowhere"])
     assert prepare("dfdc", root, tmp_path / "out", **SETTINGS, **settings).split_hash == manifest.split_hash  # nothing is fetched again
     assert sorted(log.read_text().split()) == sorted([*names, "nowhere"])
+    record = record_path(manifest.root, names[0])
+    failure = {"video_id": "x", "path": f"{names[0]}/x.mp4", "stage": "decode", "reason": "timeout: not done after 1 s"}
+    record.write_text(json.dumps({**json.loads(record.read_text()), "failures": [failure]}))
+    assert_same(prepare("dfdc", root, tmp_path / "out", **SETTINGS, **settings).root, whole)
+    assert log.read_text().split()[-1] == names[0], "a folder with failures is brought again"
 
 
 def test_prepared_halves_become_one_set(synthetic_root, whole, tmp_path):
