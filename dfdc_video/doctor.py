@@ -32,7 +32,7 @@ def _packages() -> Iterator[Finding]:
 def _decoders() -> Iterator[Finding]:
     """Every decoder reads a small video that is written here, and must give the frames that were written."""
     from dfdc_video.registry import DECODERS
-    from dfdc_video.video import VideoWriter
+    from dfdc_video.writer import VideoWriter
 
     levels = np.linspace(40, 200, 8).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:

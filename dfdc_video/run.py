@@ -36,7 +36,7 @@ from dfdc_video.registry import AUGMENTATIONS, LOSSES, MODELS, OPTIMIZERS, SAMPL
 from dfdc_video.training.callbacks import LearningRates, RandomState, SampleClips
 from dfdc_video.training.module import ClassifierModule
 from dfdc_video.training.optim import Rates
-from dfdc_video.video import VideoWriter
+from dfdc_video.writer import VideoWriter
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # devices found, tips, "max_epochs reached": nothing that a run needs

@@ -13,7 +13,8 @@ import dfdc_video.exports as exports
 from dfdc_video.exports import parse_frames, write_images, write_kitti
 from dfdc_video.manifest import Manifest
 from dfdc_video.registry import DETECTORS
-from dfdc_video.video import VideoWriter, probe, read_frames
+from dfdc_video.video import probe, read_frames
+from dfdc_video.writer import VideoWriter
 
 KITTI = "frame track_id type truncated occluded alpha left top right bottom h w l x y z rotation_y score".split()
 

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "dfdc_video"
 # Lowest first. A room (folder) counts as one; modules of one row never import each other unless ALLOWED says so.
 LAYERS = [
     {"registry", "records", "environment"},
-    {"video", "manifest", "splits", "models", "evaluation", "config", "readers", "duplicates", "audit"},
+    {"video", "writer", "manifest", "splits", "models", "evaluation", "config", "readers", "duplicates", "audit"},
     {"faces", "data", "training", "report", "exports"},
     {"parts"},
     {"finish"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-ALLOWED = {("records", "registry"), ("splits", "audit")}
+ALLOWED = {("records", "registry"), ("splits", "audit"), ("writer", "video")}
 ONLY_LOWEST = {"models": {"registry"}, "evaluation": {"registry", "records"}}
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from dfdc_video.manifest import Manifest, read_list, track_from_row
 from dfdc_video.prepare import prepare
-from dfdc_video.video import VideoWriter, iter_frames, probe
+from dfdc_video.video import iter_frames, probe
+from dfdc_video.writer import VideoWriter
 
 SETTINGS = {"size": 64, "ratios": (0.5, 0.25, 0.25)}
 SCRIPT = """

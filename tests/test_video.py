@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dfdc_video.registry import DECODERS
-from dfdc_video.video import PlaneScaler, UnreadableVideo, VideoWriter, iter_frames, iter_luma, iter_pictures, probe, read_frames
+from dfdc_video.video import UnreadableVideo, iter_frames, iter_luma, iter_pictures, probe, read_frames
+from dfdc_video.writer import PlaneScaler, VideoWriter
 
 
 def numbered(count: int = 20, height: int = 48, width: int = 64) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 
 from dfdc_video.manifest import write_atomic
 from dfdc_video.registry import call_in_file, load_file, nearest
-from dfdc_video.video import VideoWriter
+from dfdc_video.writer import VideoWriter
 
 signal = load_file(Path(__file__).with_name("signal.py"))
 VERSION = 2  # of the pictures: raised when the same settings draw something else

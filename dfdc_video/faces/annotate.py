@@ -19,7 +19,8 @@ import numpy as np
 
 from dfdc_video.faces.detect import quiet_stderr
 from dfdc_video.records import Track
-from dfdc_video.video import FULL, SMPTE170M, VideoWriter, iter_frames
+from dfdc_video.video import FULL, SMPTE170M, iter_frames
+from dfdc_video.writer import VideoWriter
 
 NUM_POINTS = 468
 UNSPECIFIED = 2  # FFmpeg's word for colour primaries and transfer that nobody needs

@@ -25,7 +25,8 @@ from dfdc_video.faces.scan import FrameStore, Looks, planes_of, scan
 from dfdc_video.faces.track import Tracklet, build_tracks, smooth
 from dfdc_video.records import Rejection, Stream, Track
 from dfdc_video.registry import DETECTORS
-from dfdc_video.video import FORMATS, PlaneScaler, UnreadableVideo, VideoWriter, iter_luma, probe, upright
+from dfdc_video.video import UnreadableVideo, iter_luma, probe, upright
+from dfdc_video.writer import FORMATS, PlaneScaler, VideoWriter
 
 BLOCK_PX = 16
 MAX_FPS = 1000

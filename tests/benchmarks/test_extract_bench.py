@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfdc_video.registry import BENCHMARKS, load_file, top_level
-from dfdc_video.video import VideoWriter
+from dfdc_video.writer import VideoWriter
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from dfdc_video.faces.annotate import (
     write_landmarks,
 )
 from dfdc_video.records import Track
-from dfdc_video.video import VideoWriter, iter_frames
+from dfdc_video.video import iter_frames
+from dfdc_video.writer import VideoWriter
 
 SIZE = 128
 NUM_FRAMES = 8

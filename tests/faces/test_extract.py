@@ -27,7 +27,8 @@ from dfdc_video.manifest import track_from_row, track_row
 from dfdc_video.prepare import prepare
 from dfdc_video.records import Face, Stream, Track
 from dfdc_video.registry import DETECTORS, settings_of
-from dfdc_video.video import UnreadableVideo, VideoWriter, iter_frames, iter_pictures, probe
+from dfdc_video.video import UnreadableVideo, iter_frames, iter_pictures, probe
+from dfdc_video.writer import VideoWriter
 
 FOOTAGE = Path(__file__).parents[2] / "../shared/media/white_house_640x360.mp4"
 
