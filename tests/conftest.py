@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 from dfdc_video.registry import load_file, top_level
 from dfdc_video.writer import VideoWriter
+
+# A shell gives its background jobs an ignored Ctrl-C, which every program that a test starts and interrupts would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
