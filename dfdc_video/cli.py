@@ -86,7 +86,7 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub.add_argument("benchmark")
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_videos 100")
     sub.add_argument("--out", type=Path, help="also write the table to this file")
-    sub = verb("demo", _demo, "synthetic data, all four families, one report; about twelve minutes on two cores")
+    sub = verb("demo", _demo, "synthetic data, all four families, one report; about ten minutes on two cores")
     sub.add_argument("--out", type=Path, default=Path("demo"))
     sub.add_argument("--open", action="store_true", help="open the report in a browser, where there is one")
     sub.add_argument("--small", action="store_true", help="a few videos and one epoch: a check of the way, not of the numbers")
