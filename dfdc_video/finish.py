@@ -156,7 +156,7 @@ def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any
     kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in DEFAULTS}
     check_finishing(kept)
     with told_when_full(out):
-        claim(out, settings)
+        claim(out, settings, open_until_done=DEFAULTS)
         link_into(out, folders)
         return finish(out, **kept)
 

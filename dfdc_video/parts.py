@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -169,15 +169,21 @@ def read_settings(out: Path) -> dict[str, Any]:
     return settings
 
 
-def claim(out: Path, settings: dict[str, Any]) -> None:
-    """Write settings.json into a new folder; refuse a folder that was made with other settings, or by something else."""
+def claim(out: Path, settings: dict[str, Any], *, open_until_done: Collection[str] = ()) -> None:
+    """Write settings.json into a new folder; refuse a folder that was made with other settings, or by something else.
+
+    Settings of `open_until_done` may change as long as there are no tables: a split that was refused in the end costs no extraction.
+    """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out is a folder")
     if (out / "settings.json").is_file():
-        differing = differences(read_settings(out), settings)
-        if differing:
+        before = read_settings(out)
+        still_open = () if (out / "summary.json").is_file() else open_until_done
+        before |= {name: settings[name] for name in still_open}
+        if differing := differences(before, settings):
             raise ValueError(f"{out} was prepared with other settings ({differing}); use the same ones or another --out. "
                              f"For another split of the same faces: `dfdc-video merge {out} --out NEW --split …`")  # fmt: skip
+        write_atomic(out / "settings.json", json.dumps(settings, indent=2) + "\n")
         return
     if out.is_dir() and any(p.name != ".settings.json.part" for p in out.iterdir()):  # which a kill may have left
         raise ValueError(f"{out} is not empty and was not made by `dfdc-video prepare`; give a new folder as --out")

@@ -127,14 +127,14 @@ def prepare(
     free: dict[str, Any] = {"workers": workers, "timeout_seconds": timeout_seconds, "buffer_mb": buffer_mb, "ray": ray}
     with told_when_full(out):
         if folders:
-            claim(out, locked)
+            claim(out, locked, open_until_done=DEFAULTS)
             for number, folder in enumerate(folders, start=1):
                 log.info("folder %d of %d: %s", number, len(folders), folder)
                 _one_folder(reader, root, out, folder, fetch, delete, extraction, free)
         else:
             videos, rejections = _read(reader, root, dataset)
             videos = _first(videos, limit)
-            claim(out, locked)
+            claim(out, locked, open_until_done=DEFAULTS)
             name = "all" if num_parts == 1 else f"{part}-of-{num_parts}"
             mine = [v for v in videos if in_part(v, part, num_parts)]
             _extract_part(root, out, name, mine, rejections, extraction, free)

@@ -238,7 +238,9 @@ def test_a_leak_in_an_official_split(raw, tmp_path):
         prepare("folder", tmp_path / "raw", tmp_path / "out", **settings)
     audit = json.loads((tmp_path / "out/leak_audit.json").read_text())
     assert audit["group"]["leaking"] == 1 and not (tmp_path / "out/manifest.parquet").exists()
-    allowed = prepare("folder", tmp_path / "raw", tmp_path / "allowed", **settings, allow_leaks=("group",))
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("work/*")}
+    allowed = prepare("folder", tmp_path / "raw", tmp_path / "out", **settings, allow_leaks=("group",))  # nothing was finished: still open
+    assert len(made) == 2 and {p: p.stat().st_mtime_ns for p in made} == made
     assert Manifest.load(allowed.root).summary["allowed_leaks"] == ["group"]
 
 
