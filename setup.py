@@ -53,7 +53,7 @@ setup(
     ],
     extras_require={
         "cluster": ["ray>=2.50"],
-        "test": ["ray>=2.50", "pebble>=5.1", "pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
+        "test": ["efficientnet_pytorch>=0.7.1", "ray>=2.50", "pebble>=5.1", "pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
         "dev": ["ruff>=0.12", "mypy>=1.15", "pandas-stubs", "types-PyYAML"],
     },
 )

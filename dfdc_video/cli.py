@@ -174,7 +174,31 @@ def _list(args: argparse.Namespace) -> int:
             for name, text in entries.items():
                 table.add_row(f"  {name}", text)
             console.print(table)
+    if wanted == "models":
+        _print_costs(console)
     return 0
+
+
+def _print_costs(console: Any) -> None:
+    """What every configuration of configs/model costs: nothing is downloaded, and no weights are made."""
+    import torch
+    from rich.table import Table
+
+    from dfdc_video.api import build_model
+    from dfdc_video.config import config_names, find_config, read_tree
+    from dfdc_video.models.summary import source_of, summarise
+    from dfdc_video.registry import MODELS, settings_of
+
+    table = Table("config", "model", "parameters, M", "multiply-adds, G", "input C, T, H, W", "source", title="configs/model, two classes",
+                  title_justify="left", title_style="bold", box=None)  # fmt: skip
+    for name in sorted(config_names("model")):
+        model_name = read_tree(find_config(name))["MODEL"]["NAME"]
+        fresh = {"pretrained": False} if "pretrained" in settings_of(MODELS.get(model_name)) else {}
+        with torch.device("meta"):
+            cost = summarise(build_model(name.removeprefix("model/"), **fresh))
+        numbers = (f"{cost['parameters'] / 1e6:.2f}", f"{cost['flops'] / 1e9:.2f}", ", ".join(map(str, cost["input"])))
+        table.add_row(name.removeprefix("model/"), model_name, *numbers, source_of(model_name))
+    console.print(table)
 
 
 def _settings_text(component: Any) -> str:

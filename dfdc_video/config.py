@@ -1,6 +1,6 @@
 """Settings: composed from YAML files, an experiment's arm and the command line, checked, filled, frozen, dumped.
 
-Sections: SEED DATA CLIP AUGMENT SAMPLER MODEL LOSS OPTIM TRAIN TEST WANDB. A section with NAME is a registered component; its other
+Sections: SEED DATA CLIP AUGMENT SAMPLER MODEL LOSS OPTIM FREEZE TRAIN TEST WANDB. A section with NAME is a registered component; its other
 keys are that component's keyword-only parameters, so that defaults live once, in the signature. Sections without NAME have their
 defaults here. Order: bases left to right, the file, the arm, the command line (KEY VALUE, as in PySlowFast).
 """
@@ -19,7 +19,20 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from dfdc_video.registry import AUGMENTATIONS, LOSSES, MODELS, OPTIMIZERS, SAMPLERS, SCHEDULES, POOLINGS, Registry, nearest, settings_of, top_level  # isort: skip
+from dfdc_video.registry import (
+    AUGMENTATIONS,
+    FREEZING,
+    LOSSES,
+    MODELS,
+    OPTIMIZERS,
+    POOLINGS,
+    SAMPLERS,
+    SCHEDULES,
+    Registry,
+    nearest,
+    settings_of,
+    top_level,
+)
 
 Tree = dict[str, Any]
 
@@ -66,11 +79,18 @@ COMPONENTS: dict[str, tuple[Registry, str]] = {
     "MODEL": (MODELS, ""),
     "LOSS": (LOSSES, "cross_entropy"),
     "OPTIM": (OPTIMIZERS, "adamw"),
+    "FREEZE": (FREEZING, "none"),
 }
 # Keys that a section has whatever its component is.
 SHARED: dict[str, Tree] = {
     "MODEL": {"INIT_FROM": "", "KEEP_HEAD": False},
-    "OPTIM": {"LR": 1e-3, "LR_SCALE": 1.0, "SCHEDULE": "cosine", "END_LR": 0.0, "WARMUP_EPOCHS": 0.0, "WARMUP_START_LR": 0.0},
+    "OPTIM": {
+        **{"LR": 1e-3, "LR_SCALE": 1.0, "SCHEDULE": "cosine", "END_LR": 0.0, "WARMUP_EPOCHS": 0.0, "WARMUP_START_LR": 0.0},
+        "LAYER_DECAY": 1.0,  # rate of a stage = this times the rate of the next one towards the head
+        "LR_FACTORS": "",  # "stem:0.1,head:10": rates of stages as multiples of LR; they win over LAYER_DECAY
+        "NO_DECAY_NORM": True,  # biases and normalisations without weight decay
+    },
+    "FREEZE": {"FREEZE_BN": False},  # BatchNorm on its running statistics for the whole run
 }
 SECTIONS = ("SEED", *PLAIN, *COMPONENTS)
 CHOICES = {

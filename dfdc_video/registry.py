@@ -127,14 +127,16 @@ BENCHMARKS = Registry("benchmark", files="benchmarks/*.py")
 SPLITS = Registry("split rule", modules=("dfdc_video.splits",))
 DECODERS = Registry("decoder", modules=("dfdc_video.video",))
 DETECTORS = Registry("face detector", modules=tuple(f"dfdc_video.faces.{m}" for m in ("detect", "tiled", "kitti")))
-MODELS = Registry("model", modules=tuple(f"dfdc_video.models.{m}" for m in ("frame", "cnn_lstm", "efficientnet3d", "slowfast")))
+MODELS = Registry("model", modules=tuple(f"dfdc_video.models.{m}" for m in ("frame", "cnn_lstm", "efficientnet3d", "slowfast", "video3d", "mvit")))
 AUGMENTATIONS = Registry("augmentation", modules=("dfdc_video.data.transforms",))
 SAMPLERS = Registry("sampler", modules=("dfdc_video.data.samplers",))
 LOSSES = Registry("loss", modules=("dfdc_video.training.losses",))
 OPTIMIZERS = Registry("optimizer", modules=("dfdc_video.training.optim",))
+FREEZING = Registry("freezing rule", modules=("dfdc_video.training.freezing",))
 SCHEDULES = Registry("schedule", modules=("dfdc_video.training.optim",))
 POOLINGS = Registry("pooling", modules=("dfdc_video.evaluation.pooling",))
 
 ALL = (
-    DATASETS, EXPERIMENTS, BENCHMARKS, SPLITS, DECODERS, DETECTORS, MODELS, AUGMENTATIONS, SAMPLERS, LOSSES, OPTIMIZERS, SCHEDULES, POOLINGS,
+    DATASETS, EXPERIMENTS, BENCHMARKS, SPLITS, DECODERS, DETECTORS, MODELS, AUGMENTATIONS, SAMPLERS, LOSSES, OPTIMIZERS, SCHEDULES,
+    FREEZING, POOLINGS,
 )  # fmt: skip

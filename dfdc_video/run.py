@@ -1,7 +1,7 @@
 """One run, from settings to report: the only reader of a whole config. Everything below takes plain keyword arguments.
 
-A run folder holds config.yaml, environment.json, checkpoints/{best,last,step}.ckpt, logs/, metrics.csv, samples/, predictions.csv and videos.csv
-(of the scored split), scores.csv (one row per video) and report.json.
+A run folder holds config.yaml, environment.json, parameters.txt (what trains when), checkpoints/{best,last,step}.ckpt, logs/, metrics.csv,
+samples/, predictions.csv and videos.csv (of the scored split), scores.csv (one row per video) and report.json.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from dfdc_video.evaluation.pooling import pool_predictions
 from dfdc_video.evaluation.statistics import evaluate
 from dfdc_video.manifest import Manifest, write_atomic
 from dfdc_video.models.classifier import VideoClassifier
-from dfdc_video.models.weights import load_weights
+from dfdc_video.models.weights import find_weights, load_weights
 from dfdc_video.records import SPLIT_NAMES
-from dfdc_video.registry import AUGMENTATIONS, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
-from dfdc_video.training.callbacks import LearningRates, RandomState, SampleClips
+from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
+from dfdc_video.training.callbacks import Freezing, LearningRates, RandomState, SampleClips
+from dfdc_video.training.freezing import Freezer, Layout, parameter_table
 from dfdc_video.training.module import ClassifierModule
-from dfdc_video.training.optim import Rates
+from dfdc_video.training.optim import Rates, stage_factors
 from dfdc_video.writer import VideoWriter
 
 log = logging.getLogger(__name__)
@@ -81,9 +82,31 @@ def build_model(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = Fa
     return MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings)
 
 
+GROUP_KEYS = ("LAYER_DECAY", "LR_FACTORS", "NO_DECAY_NORM")  # of OPTIM: about parameters, not about steps
+
+
+def build_factors(cfg: CfgNode, model: VideoClassifier) -> dict[str, float]:
+    """Stage -> multiple of the base rate."""
+    return stage_factors(model.stages(), layer_decay=cfg.OPTIM.LAYER_DECAY, lr_factors=cfg.OPTIM.LR_FACTORS)
+
+
+def build_freezer(cfg: CfgNode, model: VideoClassifier, steps_per_epoch: int) -> Freezer:
+    """The freezing policy of a config for a model; ValueError where it does not suit the model or the run."""
+    layout = Layout.of(model, steps_per_epoch=steps_per_epoch, total_steps=cfg.TRAIN.EPOCHS * steps_per_epoch)
+    policy = FREEZING.get(cfg.FREEZE.NAME)(layout, **keywords(cfg.FREEZE, tuple(SHARED["FREEZE"])))
+    return Freezer(model, policy, freeze_bn=cfg.FREEZE.FREEZE_BN)
+
+
+def describe_parameters(cfg: CfgNode, model: VideoClassifier, freezer: Freezer) -> str:
+    """The parameter table of a run: what trains when, and how fast."""
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    table = parameter_table(model.stages(), sizes, freezer.policy, build_factors(cfg, model))
+    return f"{table}\nBatchNorm statistics are frozen throughout" if cfg.FREEZE.FREEZE_BN else table
+
+
 def build_rates(cfg: CfgNode, steps_per_epoch: int) -> Rates:
     """The rates of a config; ValueError where its schedule contradicts itself."""
-    optim = {k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"]}
+    optim = {k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"] and k not in GROUP_KEYS}
     return Rates.build(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
 
 
@@ -102,10 +125,8 @@ def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
         if len(classes) < 2:
             found = f"one class only (label {classes[0]})" if classes else "no video"
             raise ValueError(f"{manifest.root}: the {split} split has {found}; a classifier needs two: prepare more videos or change --ratios")
-    if cfg.MODEL.INIT_FROM and not Path(cfg.MODEL.INIT_FROM).is_file():
-        raise FileNotFoundError(
-            f"MODEL.INIT_FROM: no file at {cfg.MODEL.INIT_FROM}; put the weights there, name another file, or set it to '' for random weights"
-        )
+    if cfg.MODEL.INIT_FROM:
+        find_weights(cfg.MODEL.INIT_FROM)
     return manifest
 
 
@@ -121,10 +142,14 @@ def _without_test(manifest: Manifest) -> str:
 
 def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False) -> ClassifierModule:
     """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
+    model = build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last()
+    factors = build_factors(cfg, model)
+    by_parameter = {name: factors[stage] for stage, names in model.stages().items() for name in names}
+    make = partial(OPTIMIZERS.get(cfg.OPTIM.NAME), factors=by_parameter, no_decay_norm=cfg.OPTIM.NO_DECAY_NORM)
     return ClassifierModule(
-        build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last(),
+        model,
         loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
-        optimizer=partial(OPTIMIZERS.get(cfg.OPTIM.NAME), **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
+        optimizer=partial(make, **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
         rates=build_rates(cfg, steps_per_epoch) if steps_per_epoch else None,
         videos={split: manifest.videos_of(split)[VIDEO_COLUMNS] for split in ("val", "test")},
         pooling=cfg.TEST.POOLING,
@@ -222,14 +247,19 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     L.seed_everything(cfg.SEED, workers=False, verbose=False)
     data = build_data(cfg, manifest)
     checkpoint = _newest_checkpoint(Path(folder)) if resume else None
-    module = build_module(cfg, manifest, steps_per_epoch=len(data.train_dataloader()), checkpoint_follows=bool(checkpoint))
+    steps_per_epoch = len(data.train_dataloader())
+    module = build_module(cfg, manifest, steps_per_epoch=steps_per_epoch, checkpoint_follows=bool(checkpoint))
+    freezer = build_freezer(cfg, module.model, steps_per_epoch)
+    table = describe_parameters(cfg, module.model, freezer)
     data.dataset("val")  # an empty validation split is found before the first epoch, not after it
     starts_from = cfg.MODEL.INIT_FROM and not checkpoint
-    loaded = load_weights(module.model, Path(cfg.MODEL.INIT_FROM), keep_head=cfg.MODEL.KEEP_HEAD) if starts_from else None
+    loaded = load_weights(module.model, cfg.MODEL.INIT_FROM, keep_head=cfg.MODEL.KEEP_HEAD) if starts_from else None
     folder = _claim(Path(folder), cfg, manifest, resume=resume)  # only now: whatever was refused has left nothing behind
     if loaded:
         log.info("%s", loaded)
         write_atomic(folder / "init_from.txt", f"{loaded}\n")
+    log.info("%s", table)
+    write_atomic(folder / "parameters.txt", f"{table}\n")
     write_atomic(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     checkpoints = partial(ModelCheckpoint, folder / "checkpoints", enable_version_counter=False, save_on_train_epoch_end=False)
     best = checkpoints(filename="best", monitor=MONITOR, mode="min")
@@ -238,7 +268,10 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     stride = cfg.CLIP.STRIDE_FRAMES / 30 if cfg.CLIP.STRIDE_FRAMES else cfg.CLIP.STRIDE_SECONDS
     samples = SampleClips(folder, partial(write_samples, fps=1 / stride))
     loggers = [CSVLogger(folder, name="logs"), *_wandb(cfg, folder, name, manifest)]
-    trainer = _trainer(cfg, folder, loggers=loggers, callbacks=[best, last, step, RandomState(), LearningRates(), samples], quiet=quiet)
+    callbacks = [best, last, step, RandomState(), LearningRates(), samples]
+    if cfg.FREEZE.NAME != "none" or cfg.FREEZE.FREEZE_BN:
+        callbacks.append(Freezing(freezer))
+    trainer = _trainer(cfg, folder, loggers=loggers, callbacks=callbacks, quiet=quiet)
     started = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=checkpoint)

@@ -14,7 +14,7 @@ LAYERS = [
     {"faces", "data", "training", "report", "exports"},
     {"parts"},
     {"finish"},
-    {"run", "prepare", "doctor"},
+    {"run", "prepare", "doctor", "api"},
     {"experiment"},
     {"demo"},
     {"cli"},
@@ -84,8 +84,8 @@ def test_top_level_folders_are_no_packages():
 
 
 def test_settings_stop_at_the_door():
-    """Only `config`, `run`, `experiment`, `cli` know config trees; everything else takes plain keyword arguments."""
+    """Only `config`, `run`, `api`, `experiment`, `cli` know config trees; everything else takes plain keyword arguments."""
     for path in FILES:
-        if room_of(path) not in ("config", "run", "experiment", "cli", "demo"):
+        if room_of(path) not in ("config", "run", "api", "experiment", "cli", "demo"):
             assert "config" not in imported_rooms(path), path
             assert "from yacs" not in path.read_text(encoding="utf-8"), path

@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import nn
 
+from dfdc_video.models.stages import stage_parameters
 from dfdc_video.registry import MODELS, nearest, settings_of
 
 
@@ -71,6 +72,10 @@ class VideoClassifier(nn.Module):
                 layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
                 parameter.data = parameter.data.contiguous(memory_format=layout)
         return self
+
+    def stages(self) -> dict[str, list[str]]:
+        """Names of the parameters by stage, from the input (`stem`) to the `head`; every parameter is in exactly one."""
+        return stage_parameters((name for name, _ in self.named_parameters()), heads=self.head_names)
 
     def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
         """Normalised float clip (B, C, T, H, W) -> logits of every frame (B, T, K), where the family has them."""

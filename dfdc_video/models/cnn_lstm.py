@@ -116,7 +116,7 @@ def cnn_lstm(
 ) -> VideoClassifier:
     """CNN-LSTM: timm features per frame, then an LSTM or GRU over the clip, trained end to end.
 
-    `pool="avg"` feeds the backbone's pooled features, as in Güera and Delp 2018; `pool="grid"` keeps a `grid` x `grid` map of the
+    `pool="avg"` feeds the backbone's pooled features (Güera and Delp 2018); `pool="grid"` keeps a `grid` x `grid` map of the
     features of `stage` (timm's numbering, -1 the last; later stages are dropped), since global pooling destroys position.
     `difference` feeds the frame-to-frame change of the features beside them. `dropout` acts before the head and between `layers`.
     """

@@ -15,6 +15,7 @@ from timm.models._efficientnet_blocks import EdgeResidual, InvertedResidual
 from torch import nn
 
 from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.models.padding import pad_statically
 from dfdc_video.registry import MODELS, nearest
 
 PADDINGS = ("zero", "replicate")
@@ -137,13 +138,15 @@ def efficientnet3d(
     start: str = "inflate",
     dropout: float = 0.0,
     drop_path: float = 0.0,
+    static_padding_px: int = 0,
 ) -> VideoClassifier:
-    """EfficientNet whose MBConv expansions become (k, 1, 1) Conv3d, frame logits averaged (NTech, third place of DFDC).
+    """EfficientNet whose MBConv expansions become (k, 1, 1) Conv3d, frame logits averaged (NTech, third place of DFDC 2020).
 
     NTech: B7 Noisy Student, 7 frames 1/15 s apart, 224 x 192 pixels, kernel 3, zero padding, in every block whose expand ratio is not 1.
     `blocks` chooses stages: "all", "0-3" or "1,4,5". `padding` in time: zero (as published) or replicate. `start` is what the temporal
     kernels begin with: the 2D weights divided by k in each tap (inflate, as published; for weights that were trained), or with frame-to-frame
-    changes in every second channel (difference; for training from scratch, best with replicate padding).
+    changes in every second channel (difference; for training from scratch, best with replicate padding). `static_padding_px` above 0 pads in
+    space as efficientnet_pytorch does for images of that size, which NTech's weights need: 224 for B0, 600 for B7 (see `padding`).
     """
     if kernel < 3 or kernel % 2 == 0:
         raise ValueError(f"efficientnet3d: kernel {kernel}, expected an odd number of frames, 3 or more")
@@ -156,6 +159,8 @@ def efficientnet3d(
     network, config = timm_backbone(backbone, num_classes=num_classes, size=size, pretrained=pretrained, dropout=dropout, drop_path=drop_path)
     if not hasattr(network, "blocks") or not hasattr(network, "conv_stem"):
         raise ValueError(f"efficientnet3d: backbone {backbone} is no EfficientNet; expected one with MBConv blocks, for example tf_efficientnet_b0")
+    if static_padding_px:
+        pad_statically(network, static_padding_px)
     if not add_time(network, kernel=kernel, blocks=blocks, padding=padding, start=start):
         raise ValueError(f"efficientnet3d: no MBConv expansion in blocks '{blocks}' of {backbone}: nothing would see time; set blocks all")
     return VideoClassifier(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.models.padding import pad_statically
 from dfdc_video.registry import MODELS
 
 
@@ -36,12 +37,16 @@ def frame(
     pretrained: bool = False,
     dropout: float = 0.0,
     drop_path: float = 0.0,
+    static_padding_px: int = 0,
 ) -> VideoClassifier:
     """Bag of frames: any timm network, frame logits averaged over the clip.
 
     The usual deepfake detector of the DFDC solutions (ResNet-18, Xception, EfficientNet-B7 by frame, averaged per video).
+    `static_padding_px` above 0 pads a tf_efficientnet as efficientnet_pytorch does for images of that size (see `padding`).
     """
     network, config = timm_backbone(backbone, num_classes=num_classes, size=size, pretrained=pretrained, dropout=dropout, drop_path=drop_path)
+    if static_padding_px:
+        pad_statically(network, static_padding_px)
     return VideoClassifier(
         FrameNetwork(network),
         clip_shape=(3, num_frames, *size),

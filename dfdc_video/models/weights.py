@@ -14,15 +14,21 @@ from pathlib import Path
 import torch
 
 from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.convert import CAFFE2, save_pyslowfast, to_our_names
 from dfdc_video.models.efficientnet3d import inflated
+from dfdc_video.models.fetch import find_weights, is_url, resolve_weights
+from dfdc_video.models.unpickle import read_caffe2
 
+__all__ = ["LoadReport", "find_weights", "load_weights", "read_state", "resolve_weights", "save_pyslowfast"]
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
-ZOO_PREFIX, TIMM_PREFIX = "network.body.", "network.backbone."
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor. `left_out` are tensors of the file, `missing` tensors of the model, each with its reason."""
+    """What became of every tensor. `left_out` are tensors of the file, `missing` tensors of the model, each with its reason.
+
+    `notes` are what was computed on the way, and what else may change the outputs.
+    """
 
     path: str
     source: str  # the format of the file
@@ -30,6 +36,7 @@ class LoadReport:
     left_out: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     inflated: list[str] = field(default_factory=list)  # the matched ones that a temporal kernel was made of
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{len(self.matched)} tensors from {self.path} ({self.source}), {len(self.inflated)} of them inflated over time"]
@@ -38,30 +45,36 @@ class LoadReport:
             for name, reason in names.items():
                 by_reason.setdefault(reason, []).append(name)
             lines.extend(f"{title}: {len(group)} ({group[0]}{', …' if len(group) > 1 else ''}): {reason}" for reason, group in by_reason.items())
-        return "\n".join(lines)
+        return "\n".join(lines + self.notes)
 
 
 def load_weights(model: VideoClassifier, path: str | Path, *, keep_head: bool = False) -> LoadReport:
     """Load the weights at `path` into `model`, in place.
 
-    Takes our checkpoints and state dicts of any family, state dicts of timm (`.pth`, `.safetensors`), pytorchvideo's zoo (`.pyth`) for
-    SlowFast; 2D weights of the same backbone become temporal kernels of EfficientNet-3D (divided by the kernel length) and the backbone
-    of a CNN-LSTM. The head stays as it was initialised unless `keep_head`, which then must fit.
+    Takes, from a path or `URL#sha256=HEX`, our checkpoints and state dicts of any family, state dicts of timm (`.pth`, `.safetensors`),
+    pytorchvideo's zoo (`.pyth`), PySlowFast's checkpoints (`.pyth`, and `.pkl` of Caffe2), EfficientNets of efficientnet_pytorch and of
+    NTech's DFDC solution; 2D weights of the same backbone become temporal kernels of EfficientNet-3D (divided by the kernel length) and the
+    backbone of a CNN-LSTM. The head stays as it was initialised unless `keep_head`, which then must fit.
     ValueError when the file is no checkpoint or one of another architecture; the model is then unchanged.
     """
     state, source, foreign = read_state(path)
-    state, source = to_our_names(model, state, source)
-    loaded, report = match(model, state, path=str(path), source=source, keep_head=keep_head)
-    report.left_out.update(foreign)
+    converted = to_our_names(model, state, source, keep_head=keep_head)
+    loaded, report = match(model, converted.state, path=str(path), source=converted.source, keep_head=keep_head)
+    report.left_out.update({**foreign, **converted.left_out})
+    report.notes.extend(converted.notes)
     model.load_state_dict({**model.state_dict(), **loaded})
     return report
 
 
 def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], str, dict[str, str]]:
     """Tensors by name, the kind of file, and what of a training checkpoint is not the model (name -> reason)."""
-    path = Path(path).expanduser()
+    path = find_weights(path) if is_url(path) else Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: MODEL.INIT_FROM takes a checkpoint file (.ckpt, .pth, .pyth, .pt, .safetensors)")
+        raise FileNotFoundError(
+            f"no weights at {path}: MODEL.INIT_FROM takes a checkpoint file (.ckpt, .pth, .pyth, .pkl, .pt, .safetensors) or URL#sha256=HEX"
+        )
+    if path.suffix == ".pkl" and not _is_zip(path):
+        return read_caffe2(path), CAFFE2, {}
     content = _read(path)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict or a checkpoint with one")
@@ -81,6 +94,12 @@ def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], str, dict[str
     if strange or not state:
         raise ValueError(f"{path} is no state dict: {', '.join(strange[:3]) or 'nothing in it'}; expected names with tensors")
     return {_unwrapped(name): t for name, t in state.items()}, source, foreign
+
+
+def _is_zip(path: Path) -> bool:
+    """A torch file under the suffix of a pickle."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def _read(path: Path) -> object:
@@ -108,16 +127,6 @@ def _unwrapped(name: str) -> str:
     for prefix in WRAPPERS:
         name = name.removeprefix(prefix)
     return name
-
-
-def to_our_names(model: VideoClassifier, state: dict[str, torch.Tensor], source: str) -> tuple[dict[str, torch.Tensor], str]:
-    """Names of pytorchvideo or timm -> names of `VideoClassifier`; our own pass unchanged."""
-    if any(name.startswith("network.") for name in state):
-        return state, source
-    for prefix, kind in ((ZOO_PREFIX, "pytorchvideo"), (TIMM_PREFIX, "timm")):
-        if any(name.startswith(prefix) for name in model.state_dict()):
-            return {prefix + name: t for name, t in state.items()}, f"{kind}, {source}"
-    return state, source
 
 
 def _within(name: str, prefixes) -> str | None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from dfdc_video.training.optim import rates_of
+from dfdc_video.training.freezing import Freezer
+from dfdc_video.training.optim import base_rate
 
 
 class RandomState(Callback):
@@ -50,10 +51,20 @@ class RandomState(Callback):
 
 
 class LearningRates(Callback):
-    """Logs the rate of every epoch's last step as `lr`."""
+    """Logs the base rate of every epoch's last step as `lr`."""
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        module.log("lr", rates_of(trainer.optimizers)[0], on_step=False, on_epoch=True, reduce_fx="max", batch_size=1)
+        module.log("lr", base_rate(trainer.optimizers[0]), on_step=False, on_epoch=True, reduce_fx="max", batch_size=1)
+
+
+class Freezing(Callback):
+    """Puts the model into the phase of its freezing policy before every step, by the global step alone: resuming needs no state of its own."""
+
+    def __init__(self, freezer: Freezer) -> None:
+        self.freezer = freezer
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.freezer.apply(trainer.global_step)
 
 
 class SampleClips(Callback):

@@ -1,0 +1,104 @@
+"""What a model costs: parameters, and multiply-adds of one clip.
+
+Two counts of the same thing. `summarise` works on torch's meta device: seconds for the largest model, no memory. `fvcore_flops` is fvcore's
+count, which looks at a trace and so needs one real forward pass; a trace does not see the convolutions of meta tensors. They agree, by test.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import re
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dfdc_video.models.classifier import VideoClassifier, build
+from dfdc_video.registry import MODELS, settings_of, summary_of
+
+NORMS_AND_POOLING = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "adaptive_avg_pool2d")
+A_PAPER = re.compile(r"\(([A-Z][^()]*\b(?:19|20)\d\d)\)")  # (Feichtenhofer et al. 2019)
+
+
+def summarise(model: VideoClassifier) -> dict[str, Any]:
+    """Cost of one clip of the `clip_shape` that the model was built for, in evaluation; the model is left as it is.
+
+    - `parameters`, `trainable`: numbers of parameters, without buffers;
+    - `flops`: multiply-adds of one clip (B = 1), one multiply-add being one, as the tables of papers and of fvcore have them: of convolutions,
+      linear layers, matrix products, attention and recurrent cells. Normalisation layers, activations, pooling, sums and softmax are not in
+      it, although they take time (`fvcore_flops` lists them);
+    - `input`: (C, T, H, W).
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        _on_meta(model).eval()(torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device="meta"))
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "flops": counter.get_total_flops() // 2,  # torch counts the multiplication and the addition
+        "input": tuple(model.clip_shape),
+    }
+
+
+def describe(name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object) -> dict[str, Any]:
+    """`summarise` of a registered model with these settings, plus `model`, `summary` (first line) and `source`. No weights are fetched."""
+    builder = MODELS.get(name)
+    if "pretrained" in settings_of(builder):
+        settings["pretrained"] = False
+    with torch.device("meta"):
+        model = build(name, num_classes, num_frames, size, **settings)
+    return {"model": name, **summarise(model), "summary": summary_of(builder), "source": source_of(name)}
+
+
+def source_of(name: str) -> str:
+    """The paper or papers that a registered model's docstring names, `Authors year`; empty where it names none."""
+    text = " ".join((inspect.getdoc(MODELS.get(name)) or "").split())
+    return "; ".join(dict.fromkeys(A_PAPER.findall(text)))
+
+
+def fvcore_flops(model: VideoClassifier) -> tuple[int, dict[str, int]]:
+    """fvcore's count of the same multiply-adds, and what it left out: operation, by torch's name -> how often. One forward pass on the
+    model's device, of a black clip.
+
+    fvcore knows neither recurrent cells nor fused attention, which are added here; it gives normalisation and one kind of pooling a cost,
+    which is taken off.
+    """
+    clip = torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device=model.mean.device)
+    training = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            analysis = FlopCountAnalysis(model.eval(), clip)
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            analysis.set_op_handle(**{"aten::scaled_dot_product_attention": _attention, "aten::lstm": _recurrent, "aten::gru": _recurrent})
+            counted = {operation: n for operation, n in analysis.by_operator().items() if operation not in NORMS_AND_POOLING}
+            return int(sum(counted.values())), dict(sorted(analysis.unsupported_ops().items()))
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy without values: the parameters and buffers are replaced while the modules are copied, so that no value is copied."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """Query (…, N, D), key (…, M, D), value (…, M, E): N·M·D for the scores and N·M·E for the weighted sum, of every head of every sample."""
+    query, key, value = (get_shape(v) for v in inputs[:3])
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _recurrent(inputs: list[Any], outputs: list[Any]) -> int:
+    """Input (B, T, I), state, weights: each step of each sequence meets every weight matrix once."""
+    batch, steps = get_shape(inputs[0])[:2]
+    weights = [get_shape(w) for w in inputs[2].node().inputs()]
+    return batch * steps * sum(math.prod(shape) for shape in weights if len(shape) == 2)

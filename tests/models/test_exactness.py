@@ -1,0 +1,328 @@
+"""Networks of others, rebuilt here and filled through `load_weights` from files with the originals' own names, give the originals' outputs.
+
+`reference/*.json` were recorded with the original code: names and shapes of its state dict, and its logits for weights and an input that
+follow from names and shapes alone (`fill` and `clip`). efficientnet_pytorch is asked itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+import dfdc_video
+from dfdc_video.models.padding import StaticSameConv2d, pad_statically
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def tensor_for(name, shape):
+    """Values drawn from a generator that the tensor's name seeds, of a size that keeps a deep network's activations in range."""
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(0)
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    values = np.asarray(np.random.RandomState(seed).standard_normal(shape), dtype="float32")
+    if name.endswith("running_var"):
+        values = 1 + 0.1 * np.abs(values)
+    elif name.endswith("running_mean"):
+        values = 0.1 * values
+    elif len(shape) == 1:
+        values = 0.1 * values + (1 if name.endswith("weight") else 0)
+    else:
+        values = values * np.sqrt(2.0 / np.prod(shape[1:]))
+    return torch.from_numpy(np.ascontiguousarray(values, dtype="float32"))
+
+
+def fill(shapes):
+    return {name: tensor_for(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def clip(shape):
+    return torch.from_numpy(np.random.RandomState(7).standard_normal(shape).astype("float32"))
+
+
+def reference(name):
+    facts = json.loads((REFERENCE / f"{name}.json").read_text())
+    return facts, fill({row[0]: row[1] for row in facts["state"]}), {row[0]: row[2] for row in facts["state"] if len(row) == 3}
+
+
+def close(found, wanted, tolerance=1e-3):
+    """Relative to the largest logit: single ones may be near 0."""
+    wanted = torch.as_tensor(wanted)
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+@pytest.fixture(scope="module")
+def slowfast_reference():
+    return reference("pyslowfast_slowfast_8x8_r50")
+
+
+def test_slowfast_8x8_from_pyslowfast_names(tmp_path, slowfast_reference):
+    facts, state, _ = slowfast_reference
+    torch.save({"epoch": 195, "model_state": state, "optimizer_state": {"lr": 0.1}, "cfg": "MODEL: {}"}, tmp_path / "SLOWFAST_8x8_R50.pyth")
+    model = dfdc_video.build_model("slowfast_r50_8x8", num_classes=400).eval()
+    report = dfdc_video.load_weights(model, tmp_path / "SLOWFAST_8x8_R50.pyth", keep_head=True)
+    assert len(report.matched) == 662 and not report.left_out and not report.missing and report.source.startswith("PySlowFast")
+    assert sum(p.numel() for p in model.parameters()) == facts["params"]
+    with torch.no_grad():
+        logits = model.network(clip(facts["frames_shape"])[None])[0]
+    close(logits[:16], facts["logits"])
+    assert logits.argmax() == facts["argmax"]
+    assert abs(logits.mean() - facts["logits_mean"]) < 1e-3 * facts["logits_std"]
+    assert abs(logits.std() - facts["logits_std"]) < 1e-3 * facts["logits_std"]
+
+
+def test_slowfast_8x8_from_caffe2_names(tmp_path, slowfast_reference):
+    """Every tensor arrives where the `.pyth` file's does, whose outputs are those of the original."""
+    _, state, blobs = slowfast_reference
+    content = {blob: state[name].numpy() for name, blob in blobs.items()}
+    content |= {f"{blob}_momentum": np.zeros(1, "float32") for blob in blobs.values()} | {"lr": np.float32(0.1), "model_iter": np.array([7])}
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"blobs": content}, protocol=2))
+    torch.save({"model_state": state}, tmp_path / "model.pyth")
+    first, second = (dfdc_video.build_model("slowfast_r50_8x8", num_classes=400) for _ in range(2))
+    report = dfdc_video.load_weights(first, tmp_path / "model.pkl", keep_head=True)
+    dfdc_video.load_weights(second, tmp_path / "model.pyth", keep_head=True)
+    assert len(report.matched) == 552 and set(report.left_out.values()) == {"state of the optimiser, no weight"} and len(report.left_out) == 554
+    assert all(name.endswith("num_batches_tracked") for name in report.missing) and len(report.missing) == 110
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_ntech_b0_sequence(tmp_path):
+    facts, state, _ = reference("ntech_efficientnet_b0_seq7")
+    torch.save(state, tmp_path / "b0.pth")
+    model = dfdc_video.build_model("ntech_b0_seq", num_classes=1).eval()
+    report = dfdc_video.load_weights(model, tmp_path / "b0.pth", keep_head=True)
+    assert len(report.matched) == 360 and not report.left_out and not report.missing and not report.inflated and not report.notes
+    assert sum(p.numel() for p in model.parameters()) == facts["params"]
+    frames = clip(facts["input_shape"])  # (T, C, H, W)
+    with torch.no_grad():
+        logits = model.frame_logits(frames.transpose(0, 1)[None])
+        close(model.network(frames.transpose(0, 1)[None]), torch.tensor([[np.mean(facts["logits"])]]).float())
+    close(logits[0, :, 0], facts["logits"])
+
+    two = dfdc_video.build_model("ntech_b0_seq", num_classes=2).eval()
+    report = dfdc_video.load_weights(two, tmp_path / "b0.pth", keep_head=True)
+    assert "class 1" in str(report)
+    with torch.no_grad():
+        close(two.frame_logits(frames.transpose(0, 1)[None])[0].softmax(1)[:, 1], torch.tensor(facts["logits"]).sigmoid())
+
+
+class Expansion(nn.Module):
+    """NTech's expansion over time, written down again: (T, C, H, W) of one clip."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = nn.Conv3d(conv.in_channels, conv.out_channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+
+    def forward(self, frames):
+        return self.conv(frames.transpose(0, 1)[None])[0].transpose(0, 1)
+
+
+def original(size, *, sequence):
+    """efficientnet_pytorch with one output; the shapes of its state dict fill it."""
+    oracle = pytest.importorskip("efficientnet_pytorch", reason="pip install efficientnet_pytorch")
+    network = oracle.EfficientNet.from_name(f"efficientnet-b{size}", num_classes=1)
+    if sequence:
+        for block in network._blocks:
+            if hasattr(block, "_expand_conv"):
+                block._expand_conv = Expansion(block._expand_conv)
+    network.load_state_dict(fill({name: tuple(t.shape) for name, t in network.state_dict().items()}))
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("size", "name", "half"),
+    [
+        (0, "ntech_b0_seq", False),
+        (0, "frame_b0", True),
+        pytest.param(7, "ntech_b7_seq", False, marks=pytest.mark.slow),
+        pytest.param(7, "ntech_b7_frame", False, marks=pytest.mark.slow),
+    ],
+)
+def test_efficientnet_pytorch_agrees(tmp_path, size, name, half):
+    network = original(size, sequence="seq" in name)
+    frames = clip((7, 3, 224, 192))
+    state = network.state_dict()
+    if half:
+        state = {k: t.half() if t.is_floating_point() else t for k, t in state.items()}
+        network.load_state_dict({k: t.float() for k, t in state.items()})
+    torch.save(state, tmp_path / "weights.pth")
+    padding = {} if name.startswith("ntech") else {"static_padding_px": 224}
+    model = dfdc_video.build_model(name, num_classes=1, **padding).eval()
+    report = dfdc_video.load_weights(model, tmp_path / "weights.pth", keep_head=True)
+    assert len(report.matched) == len(state) and not report.left_out and not report.missing and not report.notes
+    if "frame" in name:
+        frames = frames[:2]
+    if size == 7:  # so deep with weights drawn at random, it turns the rounding of float32 into percents
+        network, model, frames = network.double(), model.double(), frames[:3].double()
+    with torch.no_grad():
+        wanted = network(frames)[:, 0]
+        close(model.frame_logits(frames.transpose(0, 1)[None])[0, :, 0], wanted)
+
+
+def test_b7_pads_as_its_original_and_not_by_the_input():
+    """Every strided convolution of B7 pads as efficientnet_pytorch's does for 600 pixels; at 224 x 192 timm's own padding is another."""
+    oracle = pytest.importorskip("efficientnet_pytorch", reason="pip install efficientnet_pytorch")
+    with torch.device("meta"):
+        theirs = oracle.EfficientNet.from_name("efficientnet-b7", num_classes=1)
+    wanted = [m.static_padding.padding for m in theirs.modules() if isinstance(m, nn.Conv2d) and m.stride[0] == 2]
+    with torch.device("meta"):
+        ours = timm.create_model("tf_efficientnet_b7", num_classes=1)
+        pad_statically(ours, 600)
+    found = [m.static_pad for m in ours.modules() if isinstance(m, StaticSameConv2d)]
+    assert found == wanted and (1, 1, 1, 1) in found  # 75 pixels to 38; timm pads 28 to 14 by (0, 1)
+
+
+@pytest.mark.parametrize(("static", "same"), [(0, False), (75, True)])
+def test_static_padding_matters_at_odd_sizes(tmp_path, static, same):
+    """A B0 made for 75 pixels, whose maps are 38, 19, 10, 5, 3, on 64 pixels, whose maps are all even."""
+    oracle = pytest.importorskip("efficientnet_pytorch", reason="pip install efficientnet_pytorch")
+    network = oracle.EfficientNet.from_name("efficientnet-b0", num_classes=1, image_size=75)
+    network.load_state_dict(fill({name: tuple(t.shape) for name, t in network.state_dict().items()}))
+    torch.save(network.state_dict(), tmp_path / "b0.pth")
+    model = dfdc_video.build_model("frame_b0", num_classes=1, height=64, width=64, static_padding_px=static).eval()
+    report = dfdc_video.load_weights(model, tmp_path / "b0.pth", keep_head=True)
+    assert bool(report.notes) != same  # where the padding differs the log says so
+    frames = clip((2, 3, 64, 64))
+    with torch.no_grad():
+        wanted, found = network.eval()(frames)[:, 0], model.frame_logits(frames[:, :, None])[:, 0, 0]
+    assert ((found - wanted).abs().max() <= 1e-3 * wanted.abs().max()) == same
+
+
+def norm(name, channels):
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return {**{f"{name}.{leaf}": (channels,) for leaf in leaves}, f"{name}.num_batches_tracked": ()}
+
+
+def pyslowfast_slow(depths=(3, 4, 6, 3), classes=400):
+    """Names and shapes of PySlowFast's Slow R50, built as its builder builds it."""
+    state = {"s1.pathway0_stem.conv.weight": (64, 3, 1, 7, 7), **norm("s1.pathway0_stem.bn", 64)}
+    channels = 64
+    for stage, depth in enumerate(depths, start=2):
+        inner, out, time = 64 * 2 ** (stage - 2), 256 * 2 ** (stage - 2), 3 if stage > 3 else 1
+        for number in range(depth):
+            block = f"s{stage}.pathway0_res{number}."
+            if number == 0:
+                state |= {f"{block}branch1.weight": (out, channels, 1, 1, 1), **norm(f"{block}branch1_bn", out)}
+            state |= {f"{block}branch2.a.weight": (inner, channels, time, 1, 1), **norm(f"{block}branch2.a_bn", inner)}
+            state |= {f"{block}branch2.b.weight": (inner, inner, 1, 3, 3), **norm(f"{block}branch2.b_bn", inner)}
+            state |= {f"{block}branch2.c.weight": (out, inner, 1, 1, 1), **norm(f"{block}branch2.c_bn", out)}
+            channels = out
+    return {**state, "head.projection.weight": (classes, channels), "head.projection.bias": (classes,)}
+
+
+def rounded(width, least=8, divisor=8):
+    new = max(least, int(width + divisor / 2) // divisor * divisor)
+    return new + divisor if new < 0.9 * width else new
+
+
+def pyslowfast_x3d(depth_factor=2.2, classes=400):
+    """Names and shapes of PySlowFast's X3D-S, which has a norm in every shortcut with a convolution, also where the width stays."""
+    state = {"s1.pathway0_stem.conv_xy.weight": (24, 3, 1, 3, 3), "s1.pathway0_stem.conv.weight": (24, 1, 5, 1, 1), **norm("s1.pathway0_stem.bn", 24)}
+    channels = 24
+    for stage, (out, depth) in enumerate(((24, 1), (48, 2), (96, 5), (192, 3)), start=2):
+        inner = int(2.25 * out)
+        squeezed = rounded(inner * 0.0625)
+        for number in range(math.ceil(depth_factor * depth)):
+            block = f"s{stage}.pathway0_res{number}."
+            if number == 0:
+                state |= {f"{block}branch1.weight": (out, channels, 1, 1, 1), **norm(f"{block}branch1_bn", out)}
+            state |= {f"{block}branch2.a.weight": (inner, channels, 1, 1, 1), **norm(f"{block}branch2.a_bn", inner)}
+            state |= {f"{block}branch2.b.weight": (inner, 1, 3, 3, 3), **norm(f"{block}branch2.b_bn", inner)}
+            if number % 2 == 0:
+                for layer, shape in (("fc1", (squeezed, inner)), ("fc2", (inner, squeezed))):
+                    state |= {f"{block}branch2.se.{layer}.weight": (*shape, 1, 1, 1), f"{block}branch2.se.{layer}.bias": shape[:1]}
+            state |= {f"{block}branch2.c.weight": (out, inner, 1, 1, 1), **norm(f"{block}branch2.c_bn", out)}
+            channels = out
+    state |= {"head.conv_5.weight": (432, 192, 1, 1, 1), **norm("head.conv_5_bn", 432), "head.lin_5.weight": (2048, 432, 1, 1, 1)}
+    return {**state, "head.projection.weight": (classes, 2048), "head.projection.bias": (classes,)}
+
+
+def slowfast_4x16(state):
+    """The reference's shapes with the fusion kernel of 4x16."""
+    return {n: (*s[:2], 5, *s[3:]) if n.endswith("conv_f2s.weight") else s for n, s in state.items()}
+
+
+@pytest.mark.parametrize("name", ["slow_r50_8x8", "slowfast_r50_4x16"])
+def test_every_tensor_of_the_other_networks_has_its_place(tmp_path, name, slowfast_reference):
+    shapes = {row[0]: row[1] for row in slowfast_reference[0]["state"]}
+    state = fill(pyslowfast_slow() if name.startswith("slow_") else slowfast_4x16(shapes))
+    torch.save({"model_state": state}, tmp_path / "weights.pyth")
+    model = dfdc_video.build_model(name, num_classes=400)
+    report = dfdc_video.load_weights(model, tmp_path / "weights.pyth", keep_head=True)
+    assert len(report.matched) == len(state) == len(model.state_dict()) and not report.left_out and not report.missing
+    body = model.network.body.state_dict()
+    where = "multipathway_blocks.0." if name.startswith("slowfast") else ""
+    assert torch.equal(body[f"blocks.3.{where}res_blocks.5.branch2.norm_c.running_var"], state["s4.pathway0_res5.branch2.c_bn.running_var"])
+
+
+def test_x3d_s_with_the_norm_that_pytorchvideo_has_not(tmp_path):
+    """Its first shortcut; that the outputs stay the same is asked below."""
+    state = fill(pyslowfast_x3d())
+    torch.save({"model_state": state}, tmp_path / "x3d_s.pyth")
+    model = dfdc_video.build_model("x3d_s", num_classes=400).eval()
+    report = dfdc_video.load_weights(model, tmp_path / "x3d_s.pyth", keep_head=True)
+    assert len(report.matched) == len(model.state_dict()) == len(state) - 5 and not report.missing
+    assert len(report.left_out) == 5 and all(n.startswith("s2.pathway0_res0.branch1_bn.") for n in report.left_out)
+    stem = model.network.body.blocks[0].conv
+    assert stem.conv_t.weight.shape[2:] == (1, 3, 3)  # the library's name for the convolution over space
+    assert torch.equal(stem.conv_t.weight, state["s1.pathway0_stem.conv_xy.weight"])
+
+
+def by_hand(state, clip):
+    """PySlowFast's Slow or X3D, whichever the names say, in evaluation mode: float clip (B, C, T, H, W) -> logits (B, K)."""
+    x3d = "s1.pathway0_stem.conv_xy.weight" in state
+
+    def conv(x, name, stride=1):
+        weight = state[f"{name}.weight"]
+        padding, groups = [k // 2 for k in weight.shape[2:]], x.shape[1] // weight.shape[1]
+        return nn.functional.conv3d(x, weight, state.get(f"{name}.bias"), (1, stride, stride), padding, groups=groups)
+
+    def normed(x, name):
+        mean, var, weight, bias = (state[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias"))
+        return nn.functional.batch_norm(x, mean, var, weight, bias, eps=1e-5)
+
+    def block(x, name, stride):
+        shortcut = normed(conv(x, f"{name}.branch1", stride), f"{name}.branch1_bn") if f"{name}.branch1.weight" in state else x
+        x = normed(conv(x, f"{name}.branch2.a"), f"{name}.branch2.a_bn").relu()
+        x = normed(conv(x, f"{name}.branch2.b", stride), f"{name}.branch2.b_bn")
+        if f"{name}.branch2.se.fc1.weight" in state:
+            squeezed = conv(x.mean((2, 3, 4), keepdim=True), f"{name}.branch2.se.fc1").relu()
+            x = x * conv(squeezed, f"{name}.branch2.se.fc2").sigmoid()
+        x = x * x.sigmoid() if x3d else x.relu()
+        return (normed(conv(x, f"{name}.branch2.c"), f"{name}.branch2.c_bn") + shortcut).relu()
+
+    if x3d:
+        x = normed(conv(conv(clip, "s1.pathway0_stem.conv_xy", 2), "s1.pathway0_stem.conv"), "s1.pathway0_stem.bn").relu()
+    else:
+        x = normed(conv(clip, "s1.pathway0_stem.conv", 2), "s1.pathway0_stem.bn").relu()
+        x = nn.functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    for stage in range(2, 6):
+        number = 0
+        while f"s{stage}.pathway0_res{number}.branch2.a.weight" in state:
+            stride = 2 if number == 0 and (x3d or stage > 2) else 1
+            x, number = block(x, f"s{stage}.pathway0_res{number}", stride), number + 1
+    if x3d:
+        x = normed(conv(x, "head.conv_5"), "head.conv_5_bn").relu().mean((2, 3, 4), keepdim=True)
+        x = conv(x, "head.lin_5").relu()
+    return nn.functional.linear(x.mean((2, 3, 4)), state["head.projection.weight"], state["head.projection.bias"])
+
+
+@pytest.mark.parametrize("name", ["slow_r50_8x8", "x3d_s"])
+def test_slow_and_x3d_are_the_networks_that_pyslowfast_s_names_describe(tmp_path, name):
+    state = fill(pyslowfast_slow() if name == "slow_r50_8x8" else pyslowfast_x3d())
+    torch.save({"model_state": state}, tmp_path / "weights.pyth")
+    model = dfdc_video.build_model(name, num_classes=400).eval()
+    dfdc_video.load_weights(model, tmp_path / "weights.pyth", keep_head=True)
+    frames = clip((1, *model.clip_shape))
+    with torch.no_grad():
+        close(model.network(frames), by_hand(state, frames), 1e-4)

@@ -1,0 +1,69 @@
+"""Stages of networks: every parameter of every model in exactly one, from the stem to the head."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import yaml
+
+from dfdc_video.models.classifier import build
+from dfdc_video.models.stages import stage_parameters
+from dfdc_video.registry import MODELS, top_level
+
+CONFIGS = sorted((top_level("configs") / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[p.stem for p in CONFIGS])
+def test_every_parameter_of_every_configured_model_is_in_one_stage(path):
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    section = {k.lower(): v for k, v in config["MODEL"].items()}
+    clip = config.get("CLIP", {"NUM_FRAMES": 16, "HEIGHT": 64, "WIDTH": 64})
+    with torch.device("meta"):
+        model = build(section.pop("name"), 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **section)
+    stages = model.stages()
+    assert sorted(name for names in stages.values() for name in names) == sorted(name for name, _ in model.named_parameters())
+    assert all(stages.values()), "no empty stage"
+    assert list(stages)[-1] == "head" and all(n.startswith(model.head_names) for n in stages["head"])
+    if any(n.startswith(("network.backbone.", "network.body.")) for n, _ in model.named_parameters()):
+        assert next(iter(stages)) == "stem" and len(stages) >= 4
+
+
+def test_the_configs_reach_every_registered_model():
+    assert {yaml.safe_load(p.read_text(encoding="utf-8"))["MODEL"]["NAME"] for p in CONFIGS} == set(MODELS.names())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("resnet18", "stem layer1 layer2 layer3 layer4 head"),
+        ("tf_efficientnet_b0", "stem blocks.0 blocks.1 blocks.2 blocks.3 blocks.4 blocks.5 blocks.6 neck head"),
+        ("convnext_tiny", "stem stages.0 stages.1 stages.2 stages.3 neck head"),
+        ("densenet121", "stem denseblock1 denseblock2 denseblock3 denseblock4 neck head"),
+        ("legacy_xception", "stem " + " ".join(f"block{i}" for i in range(1, 13)) + " neck head"),
+        ("vit_tiny_patch16_224", "stem " + " ".join(f"blocks.{i}" for i in range(12)) + " neck head"),
+        ("swin_tiny_patch4_window7_224", "stem layers.0 layers.1 layers.2 layers.3 neck head"),
+        ("regnety_002", "stem s1 s2 s3 s4 head"),
+        ("dla34", "stem level0 level1 level2 level3 level4 level5 head"),
+    ],
+)
+def test_stages_of_timm_backbones(backbone, expected):
+    with torch.device("meta"):
+        network = timm.create_model(backbone)
+    names = [f"network.backbone.{name}" for name, _ in network.named_parameters()]
+    stages = stage_parameters(names, heads=(f"network.backbone.{network.pretrained_cfg['classifier']}",))
+    assert list(stages) == expected.split()
+    assert sorted(n for group in stages.values() for n in group) == sorted(names)
+
+
+def test_parts_beside_the_backbone_and_blocks_without_a_stem():
+    names = ["network.body.blocks.0.w", "network.body.blocks.1.w", "network.body.blocks.6.pool.w", "network.body.blocks.6.proj.w"]
+    assert stage_parameters(names, heads=("network.body.blocks.6.proj",)) == {
+        "stem": names[:1],
+        "blocks.1": names[1:2],
+        "blocks.6": names[2:3],
+        "head": names[3:],
+    }
+    names = ["network.rnn.w", "network.head.0.w", "network.head.2.w", "network.header.w"]
+    stages = stage_parameters(names, heads=("network.head.2",))
+    assert stages == {"rnn": names[:1], "neck": names[1:2], "header": names[3:], "head": names[2:3]}
