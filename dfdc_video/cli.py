@@ -23,6 +23,7 @@ VERBS = """verbs, in the order in which data flows:
   test       score a run's test (or val) split again
   run        a registered experiment: every arm and seed, then the comparison
   compare    finished runs side by side -> table, CSV, report.html
+  export     a run's best weights in another program's format
   bench      a fixed ruler of benchmarks/: detectors, extraction, memory, training step
   demo       generate, prepare, run frame_vs_sequence, compare: the whole way in one command
 """
@@ -82,6 +83,10 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub.add_argument("--baseline", help="name of the run that differences are taken to (default: the first)")
     sub.add_argument("--pooling", help="pool clips to videos by another rule than the runs did")
     sub.add_argument("--allow-different-frames", action="store_true", help="compare runs that saw different frames of a video")
+    sub = verb("export", _export, "write the best weights of a run for another program")
+    sub.add_argument("run", type=Path)
+    sub.add_argument("--out", type=Path, required=True, help="file to write")
+    sub.add_argument("--format", default="pyslowfast", choices=("pyslowfast",), help="pyslowfast: model_state with its names, a .pyth file")
     sub = verb("bench", _bench, "run a ruler of `dfdc-video list benchmarks`; prints a Markdown table")
     sub.add_argument("benchmark")
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_videos 100")
@@ -257,6 +262,14 @@ def _print_manifest(manifest: Any) -> int:
     print("  " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     refused = sum(manifest.summary["quarantine"].values())
     print(f"  {refused} entries in quarantine.csv; {manifest.root / 'summary.html'} shows the set")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from dfdc_video.models.weights import save_pyslowfast
+    from dfdc_video.run import load_run
+
+    print(save_pyslowfast(load_run(args.run), args.out))
     return 0
 
 

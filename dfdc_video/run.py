@@ -30,7 +30,7 @@ from dfdc_video.evaluation.pooling import pool_predictions
 from dfdc_video.evaluation.statistics import evaluate
 from dfdc_video.manifest import Manifest, write_atomic
 from dfdc_video.models.classifier import VideoClassifier
-from dfdc_video.models.weights import find_weights, load_weights
+from dfdc_video.models.weights import find_weights, load_weights, read_state
 from dfdc_video.records import SPLIT_NAMES
 from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
 from dfdc_video.training.callbacks import Freezing, LearningRates, RandomState, SampleClips
@@ -324,6 +324,24 @@ def _newest_checkpoint(folder: Path) -> str | None:
     return str(max(files, key=lambda p: p.stat().st_mtime_ns)) if files else None
 
 
+def best_checkpoint(folder: Path) -> Path:
+    checkpoint = Path(folder) / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
+        cure = f"continue it with `dfdc-video train --resume {folder}`"
+        raise FileNotFoundError(f"{folder} has no checkpoints/best.ckpt: the run did not finish an epoch; {cure}")
+    return checkpoint
+
+
+def load_run(folder: str | Path) -> VideoClassifier:
+    """The model of a run folder with the weights of its best checkpoint, in evaluation mode; its data set is not needed."""
+    cfg, checkpoint = load_dump(Path(folder) / "config.yaml"), best_checkpoint(Path(folder))
+    state = read_state(checkpoint)[0]
+    head = f"{build_model(cfg, 2, checkpoint_follows=True).head_names[0]}.weight"
+    model = build_model(cfg, len(state[head]), checkpoint_follows=True)
+    load_weights(model, checkpoint, keep_head=True)
+    return model.eval()
+
+
 def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
     """Score a split with a run's best checkpoint and write predictions.csv, videos.csv, scores.csv, report.json.
 
@@ -332,10 +350,7 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
     """
     folder = Path(folder)
     cfg = load_dump(folder / "config.yaml")
-    checkpoint = folder / "checkpoints" / "best.ckpt"
-    if not checkpoint.is_file():
-        cure = f"continue it with `dfdc-video train --resume {folder}`"
-        raise FileNotFoundError(f"{folder} has no checkpoints/best.ckpt: the run did not finish an epoch; {cure}")
+    checkpoint = best_checkpoint(folder)
     manifest = load_manifest(cfg)
     trained = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     if split == "test" and trained.get("merged"):

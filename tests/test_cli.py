@@ -111,6 +111,29 @@ def test_train_test_compare_by_command(capsys, tmp_path, prepared_root, monkeypa
     assert (tmp_path / "comparison" / "report.html").is_file() and (tmp_path / "comparison" / "table.csv").is_file()
 
 
+def test_export_writes_what_pyslowfast_reads(capsys, tmp_path, prepared_root, monkeypatch):
+    import torch
+
+    import dfdc_video
+    from dfdc_video.run import load_run
+
+    monkeypatch.chdir(tmp_path)
+    clip = "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32".split()
+    settings = "TRAIN.EPOCHS 1 OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 1 TEST.NUM_BOOTSTRAP 50 WANDB.MODE disabled".split()
+    for name in ("slowfast_small", "frame_small"):
+        assert run(capsys, "train", name, *clip, *settings, "DATA.PATH", prepared_root, "--out", name)[0] == 0
+    code, out, err = run(capsys, "export", "slowfast_small", "--out", "there.pyth")
+    assert code == 0 and "there.pyth" in out, err
+    names = torch.load("there.pyth", weights_only=True)["model_state"]
+    assert "s1.pathway0_stem.conv.weight" in names and "head.projection.weight" in names
+    ours, again = load_run("slowfast_small"), dfdc_video.build_model("slowfast_small", num_frames=4, height=32, width=32).eval()
+    dfdc_video.load_weights(again, "there.pyth", keep_head=True)
+    frames = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(again(frames), ours(frames))
+    code, _, err = run(capsys, "export", "frame_small", "--out", "none.pyth")
+    assert code == 2 and "PySlowFast has no name" in err and not (tmp_path / "none.pyth").exists()
+
+
 def test_doctor_says_ready(capsys):
     code, out, _ = run(capsys, "doctor")
     assert code == 0 and out.strip().endswith("ready")

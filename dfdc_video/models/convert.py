@@ -149,5 +149,7 @@ def save_pyslowfast(model: VideoClassifier, path: str | Path) -> Path:
             theirs[f"{norm}num_batches_tracked"] = torch.tensor(0)
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model_state": theirs}, path)
+    temporary = path.with_name(f".{path.name}.part")
+    torch.save({"model_state": theirs}, temporary)
+    temporary.replace(path)
     return path
