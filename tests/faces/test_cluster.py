@@ -14,18 +14,14 @@ from pathlib import Path
 import pytest
 
 from dfdc_video.faces import cluster as cluster_module
-from dfdc_video.faces.batch import extract_all
 from dfdc_video.faces.cluster import cluster as connect
 from dfdc_video.faces.workers import run_jobs
-from dfdc_video.prepare import EXTRACTION, prepare
-from dfdc_video.records import Video
-from dfdc_video.registry import call_in_file, settings_of
+from dfdc_video.prepare import prepare
+from dfdc_video.registry import call_in_file
 
 pytest.importorskip("ray")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-SETTINGS = {name: settings_of(prepare)[name].default for name in EXTRACTION} | {"size": 64}
-LOCAL = {"workers": 2, "timeout_seconds": 120}
 
 
 @pytest.fixture
@@ -71,30 +67,32 @@ def nodes(folder):
 
 
 def outcome(out: Path) -> dict[str, bytes]:
-    """Every file of a run; of the results, all but the times that they took."""
-    files = {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
-    return {k: json.dumps({**json.loads(v), "seconds": 0}).encode() if k.startswith("work/") else v for k, v in files.items()}
+    """Every file of a data set but its page; of results and summary, all but the times that they took."""
+    files = {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file() and p.name != "summary.html"}
+    timed = {k for k in files if k.startswith("work/") or k == "summary.json"}
+    return {k: json.dumps({**json.loads(v), "seconds": 0}).encode() if k in timed else v for k, v in files.items()}
 
 
 def test_a_node_that_is_killed_changes_nothing(nodes, folder, make_video, monkeypatch):
     cluster, second = nodes
-    videos = []
+    labels = {}
     for n in range(12):
-        path = make_video(f"raw/v{n:02d}.mp4", num_frames=60, identity=n, height=180, width=240)
-        videos.append(Video(path.stem, "t", path.name, n // 6, source_id=f"v{n - 6:02d}" if n >= 6 else ""))
+        make_video(f"raw/v{n:02d}.mp4", num_frames=60, identity=n, height=180, width=240)
+        labels[f"v{n:02d}.mp4"] = {"label": "FAKE", "original": f"v{n - 6:02d}.mp4"} if n >= 6 else {"label": "REAL"}
     (root := make_video("raw/broken.mp4", num_frames=9).parent).joinpath("broken.mp4").write_bytes(b"no video")
-    videos.append(Video("broken", "t", "broken.mp4", 0))
-    hashes = {v.video_id: v.video_id for v in videos}
-    assert extract_all(root, folder / "local", videos, hashes, SETTINGS, **LOCAL) == []
+    (root / "metadata.json").write_text(json.dumps({**labels, "broken.mp4": {"label": "REAL"}}))
+    local = prepare("dfdc", root, folder / "local", size=64, workers=2)
     lost = []
     answer = cluster_module._answer
     monkeypatch.setattr(cluster_module, "_answer", lambda *a: (lost.append(1) if (said := answer(*a)) is None else None, said)[1])
     killer = threading.Thread(target=kill_at_work, args=(cluster, second, folder / "held"), daemon=True)
     killer.start()
-    assert extract_all(root, folder / "out", videos, hashes, SETTINGS, **LOCAL, ray=cluster.address) == []
+    prepare("dfdc", root, folder / "out", size=64, ray=cluster.address)
     killer.join(timeout=10)
     assert lost and not killer.is_alive(), "the node was to be killed at work"
-    assert outcome(folder / "out") == outcome(folder / "local") and len(outcome(folder / "out")) == 13 + 12
+    assert len(local.videos) == 13 and len(local.tracks) == 12
+    found = outcome(folder / "out")
+    assert found == outcome(folder / "local") and {"train.csv", "tracks.parquet", "quarantine.csv", "kitti/v00.txt"} <= found.keys()
 
 
 def kill_at_work(cluster, node, held: Path) -> None:
