@@ -15,6 +15,17 @@ from dfdc_video.writer import VideoWriter
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Layers of a few channels are done sooner than a second thread has woken up."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def synthetic():
     """The module datasets/synthetic/generate.py."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def clip_box(box: Box, *, width_px: int, height_px: int) -> Box | None:
     return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
 
 
-class Detector:
+class Detector(ABC):
     """What every detector is to its caller; `_faces` is what another one has to add.
 
     `long_side_px` is the length of the frame's longer side that the detector needs: the caller may reduce larger frames to it and scale the
@@ -56,7 +57,7 @@ class Detector:
             raise ValueError(f"min_confidence {min_confidence}: expected a number between 0 and 1")
         self.min_confidence = min_confidence
 
-    def start(self, path: Path, stream: Stream) -> None:
+    def start(self, path: Path, stream: Stream) -> None:  # noqa: B027 (most detectors need nothing)
         """Called once before the frames of a video: for detectors that need to know which one it is."""
 
     def detect(self, frames: np.ndarray, frame_indices: Sequence[int]) -> list[list[Face]]:
@@ -66,8 +67,9 @@ class Detector:
         found = (self._faces(np.ascontiguousarray(frame), int(index)) for frame, index in zip(frames, frame_indices, strict=True))
         return [sorted(faces, key=lambda f: (-f.confidence, f.box_px)) for faces in found]
 
+    @abstractmethod
     def _faces(self, frame: np.ndarray, index: int) -> list[Face]:
-        raise NotImplementedError
+        """Faces of one contiguous frame (H, W, 3)."""
 
 
 class BlazeFace(Detector):

@@ -38,13 +38,7 @@ PYTORCHVIDEO = {"slow", "c2d", "i3d", "csn", "r2plus1d", "x3d", "mvit"}  # besid
 each = pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=[f"{n}-{i}" for i, (n, _) in enumerate(VARIANTS)])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Layers of these sizes are done sooner than a second thread has woken up."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def frames(batch=2, num_frames=8, size=(64, 64), seed=0):

@@ -13,16 +13,7 @@ from dfdc_video.models.summary import describe, source_of, summarise
 from dfdc_video.models.weights import load_weights
 from dfdc_video.registry import top_level
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Layers of these sizes are done sooner than a second thread has woken up."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 # pytorchvideo's model zoo (docs/source/model_zoo.md): parameters in millions, multiply-adds in 10^9 at 256 pixels; of X3D and MViT the
 # multiply-adds of the papers' tables. Where the tolerance is 3 %, the zoo's figure includes the normalisation layers (2.5 times fvcore's
 # count of them makes up the difference), which `summarise` leaves out.

@@ -1,14 +1,8 @@
-"""One thread: layers of these sizes are done sooner than a second one has woken up."""
-
-from __future__ import annotations
+"""Small layers throughout: see `one_thread`."""
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def small_layers(one_thread):
+    """One thread for every test of the room."""
