@@ -1,6 +1,6 @@
 """Settings: composed from YAML files, an experiment's arm and the command line, checked, filled, frozen, dumped.
 
-Sections: SEED DATA CLIP AUGMENT SAMPLER MODEL LOSS OPTIM FREEZE TRAIN TEST WANDB. A section with NAME is a registered component; its other
+Sections: SEED DATA CLIP AUGMENT SAMPLER MODEL LOSS OPTIM FREEZE MASK TRAIN TEST WANDB. A section with NAME is a registered component; its other
 keys are that component's keyword-only parameters, so that defaults live once, in the signature. Sections without NAME have their
 defaults here. Order: bases left to right, the file, the arm, the command line (KEY VALUE, as in PySlowFast).
 """
@@ -43,6 +43,7 @@ PLAIN: dict[str, Tree] = {
         "DECODER": "decord",
         "NUM_WORKERS": 2,
         "CACHE": False,  # decode every face video once, at clip size, into memory
+        "EMBEDDINGS": False,  # for a frozen backbone: pass every frame through it once, and train on what it said
         "MAX_BAD_FRACTION": 0.01,  # stop when more clips than this cannot be read
     },
     "CLIP": {
@@ -52,6 +53,11 @@ PLAIN: dict[str, Tree] = {
         "HEIGHT": 224,
         "WIDTH": 224,
         "SHORT": "repeat_last",  # a track shorter than the clip: repeat_last, loop or drop; always counted
+    },
+    "MASK": {  # learn which pixels were altered, beside the label (`prepare --masks`)
+        "WEIGHT": 0.0,  # of the mask's loss, added to the label's; 0 = no mask head
+        "STAGE": -2,  # of the network, whose feature maps the head reads: 0 the first, -1 the last
+        "THRESHOLD": 5.0,  # grey levels by which an altered pixel differs from its original
     },
     "TRAIN": {
         "EPOCHS": 10,
@@ -296,6 +302,14 @@ def _check_values(full: Tree) -> None:
             raise ValueError(f"{key} = {at(key)}: expected a rate above 0")
     if full["CLIP"]["STRIDE_FRAMES"] < 0 or (full["CLIP"]["STRIDE_FRAMES"] == 0 and full["CLIP"]["STRIDE_SECONDS"] <= 0):
         raise ValueError("CLIP: expected STRIDE_FRAMES of 1 or more, or STRIDE_FRAMES 0 and STRIDE_SECONDS above 0")
+    if full["MASK"]["WEIGHT"] < 0 or not 0 < full["MASK"]["THRESHOLD"] <= 255:
+        given = f"MASK.WEIGHT = {full['MASK']['WEIGHT']}, MASK.THRESHOLD = {full['MASK']['THRESHOLD']}"
+        raise ValueError(f"{given}: expected a weight of 0 (no mask head) or more, and a threshold above 0 and up to 255")
+    if full["DATA"]["EMBEDDINGS"] and full["AUGMENT"]["NAME"] != "none":
+        raise ValueError(
+            f"DATA.EMBEDDINGS with AUGMENT.NAME {full['AUGMENT']['NAME']}: embeddings are made once, of frames as they are; "
+            "set AUGMENT.NAME none, or DATA.EMBEDDINGS false"
+        )
     if full["DATA"]["NUM_WORKERS"] < 0:
         raise ValueError(f"DATA.NUM_WORKERS = {full['DATA']['NUM_WORKERS']}: expected 0 (in the main process) or more")
     SCHEDULES.get(full["OPTIM"]["SCHEDULE"])

@@ -31,6 +31,16 @@ TRACK_COLUMNS = "track_id video_id start_frame num_frames confidence detection_r
 LARGE_COLUMNS = ("boxes_px", "eyes_px")
 
 
+def landmarks_path(crop_path: Path) -> Path:
+    """Where the landmarks of a face video are."""
+    return crop_path.with_name(f"{crop_path.stem}_landmarks.npz")
+
+
+def mask_path(crop_path: Path) -> Path:
+    """Where the difference mask of a face video is."""
+    return crop_path.with_name(f"{crop_path.stem}_mask{crop_path.suffix}")
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write through a temporary name, so that a kill leaves the old file or the new one and never a part; equal text is left alone."""
     temporary = path.with_name(f".{path.name}.part")

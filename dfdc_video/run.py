@@ -1,4 +1,4 @@
-"""One run, from settings to report: the only reader of a whole config. Everything below takes plain keyword arguments.
+"""One run, from settings to report. It and `build`, which makes the objects, are the only readers of a whole config.
 
 A run folder holds config.yaml, environment.json, parameters.txt (what trains when), checkpoints/{best,last,step}.ckpt, logs/, metrics.csv,
 samples/, predictions.csv and videos.csv (of the scored split), scores.csv (one row per video) and report.json.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,100 +17,41 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from yacs.config import CfgNode
 
-from dfdc_video.config import SHARED, config_hash, dump, keywords, load_dump, to_dict
-from dfdc_video.data.datamodule import ClipData
-from dfdc_video.data.sampling import ClipSpec
-from dfdc_video.environment import bf16_is_native, environment
+from dfdc_video.build import (
+    VIDEO_COLUMNS,
+    build_data,
+    build_freezer,
+    build_model,
+    build_module,
+    build_rates,
+    build_trainer,
+    build_wandb,
+    clip_spec,
+    describe_parameters,
+    embed,
+    load_manifest,
+)
+from dfdc_video.config import config_hash, dump, load_dump
+from dfdc_video.environment import environment
 from dfdc_video.evaluation.pooling import pool_predictions
 from dfdc_video.evaluation.statistics import evaluate
 from dfdc_video.manifest import Manifest, write_atomic
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.weights import find_weights, load_weights, read_state
 from dfdc_video.records import SPLIT_NAMES
-from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
 from dfdc_video.training.callbacks import Freezing, LearningRates, RandomState, SampleClips
-from dfdc_video.training.freezing import Freezer, Layout, parameter_table
-from dfdc_video.training.module import ClassifierModule
-from dfdc_video.training.optim import Rates, stage_factors
 from dfdc_video.writer import VideoWriter
 
 log = logging.getLogger(__name__)
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # devices found, tips, "max_epochs reached": nothing that a run needs
-for noise in ("does not have many workers", "is smaller than the logging interval", "`isinstance.treespec", "Checkpoint directory"):
-    warnings.filterwarnings("ignore", message=f".*{noise}")
 MONITOR = "video/log_loss"
-VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]
-
-
-def clip_spec(cfg: CfgNode) -> ClipSpec:
-    return ClipSpec(**{k.lower(): v for k, v in cfg.CLIP.items()})
-
-
-def load_manifest(cfg: CfgNode) -> Manifest:
-    if not cfg.DATA.PATH:
-        raise ValueError("DATA.PATH is empty: give the --out folder of `dfdc-video prepare`, for example DATA.PATH prepared/dfdc")
-    return Manifest.load(cfg.DATA.PATH, boxes=False)
-
-
-def build_data(cfg: CfgNode, manifest: Manifest) -> ClipData:
-    return ClipData(
-        manifest,
-        clip_spec(cfg),
-        sampler=partial(SAMPLERS.get(cfg.SAMPLER.NAME), **keywords(cfg.SAMPLER)),
-        augment=AUGMENTATIONS.get(cfg.AUGMENT.NAME)(**keywords(cfg.AUGMENT)),
-        batch_size=cfg.TRAIN.BATCH_SIZE,
-        test_batch_size=cfg.TEST.BATCH_SIZE,
-        num_clips=cfg.TEST.NUM_CLIPS,
-        seed=cfg.SEED,
-        num_workers=cfg.DATA.NUM_WORKERS,
-        decoder=cfg.DATA.DECODER,
-        cache=cfg.DATA.CACHE,
-    )
-
-
-def build_model(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = False) -> VideoClassifier:
-    """The network of a config with fresh weights, or timm's where the config says so and no checkpoint replaces them anyway."""
-    torch.manual_seed(cfg.SEED)  # weights depend on the seed alone, not on what ran before
-    settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
-    if checkpoint_follows and "pretrained" in settings:
-        settings["pretrained"] = False  # scoring or resuming a run must not need the network
-    return MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings)
-
-
-GROUP_KEYS = ("LAYER_DECAY", "LR_FACTORS", "NO_DECAY_NORM")  # of OPTIM: about parameters, not about steps
-
-
-def build_factors(cfg: CfgNode, model: VideoClassifier) -> dict[str, float]:
-    """Stage -> multiple of the base rate."""
-    return stage_factors(model.stages(), layer_decay=cfg.OPTIM.LAYER_DECAY, lr_factors=cfg.OPTIM.LR_FACTORS)
-
-
-def build_freezer(cfg: CfgNode, model: VideoClassifier, steps_per_epoch: int) -> Freezer:
-    """The freezing policy of a config for a model; ValueError where it does not suit the model or the run."""
-    layout = Layout.of(model, steps_per_epoch=steps_per_epoch, total_steps=cfg.TRAIN.EPOCHS * steps_per_epoch)
-    policy = FREEZING.get(cfg.FREEZE.NAME)(layout, **keywords(cfg.FREEZE, tuple(SHARED["FREEZE"])))
-    return Freezer(model, policy, freeze_bn=cfg.FREEZE.FREEZE_BN)
-
-
-def describe_parameters(cfg: CfgNode, model: VideoClassifier, freezer: Freezer) -> str:
-    """The parameter table of a run: what trains when, and how fast."""
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
-    table = parameter_table(model.stages(), sizes, freezer.policy, build_factors(cfg, model))
-    return f"{table}\nBatchNorm statistics are frozen throughout" if cfg.FREEZE.FREEZE_BN else table
-
-
-def build_rates(cfg: CfgNode, steps_per_epoch: int) -> Rates:
-    """The rates of a config; ValueError where its schedule contradicts itself."""
-    optim = {k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"] and k not in GROUP_KEYS}
-    return Rates.build(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
 
 
 def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
-    """What can be refused before anything is made: the schedule, the data set, the starting weights. Returns the manifest.
+    """What can be refused before anything is made: the schedule, the network, the data set, the starting weights. Returns the manifest.
 
     With `tested` a data set without a test split, or with one that was merged into train, is refused, too: nothing could be compared.
     """
@@ -127,6 +67,13 @@ def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
             raise ValueError(f"{manifest.root}: the {split} split has {found}; a classifier needs two: prepare more videos or change --ratios")
     if cfg.MODEL.INIT_FROM:
         find_weights(cfg.MODEL.INIT_FROM)
+    with torch.device("meta"):  # every layer, no memory
+        model = build_model(cfg, manifest.num_classes, checkpoint_follows=True)
+    if cfg.DATA.EMBEDDINGS:
+        model.need_embeddings()
+    if model.frozen_names and not (cfg.MODEL.INIT_FROM or cfg.MODEL.get("PRETRAINED")):
+        cure = "set MODEL.INIT_FROM to a checkpoint of a frame model or to timm:NAME, or MODEL.PRETRAINED true"
+        raise ValueError(f"the backbone of {cfg.MODEL.NAME} is frozen, and would stay random: {cure}")
     return manifest
 
 
@@ -138,56 +85,6 @@ def _without_test(manifest: Manifest) -> str:
     if manifest.summary.get("merged"):
         return f"{manifest.root} {MERGED}"
     return "" if len(manifest.videos_of("test")) else f"{manifest.root} has no test split: the test split has no video"
-
-
-def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False) -> ClassifierModule:
-    """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
-    model = build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last()
-    factors = build_factors(cfg, model)
-    by_parameter = {name: factors[stage] for stage, names in model.stages().items() for name in names}
-    make = partial(OPTIMIZERS.get(cfg.OPTIM.NAME), factors=by_parameter, no_decay_norm=cfg.OPTIM.NO_DECAY_NORM)
-    return ClassifierModule(
-        model,
-        loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
-        optimizer=partial(make, **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
-        rates=build_rates(cfg, steps_per_epoch) if steps_per_epoch else None,
-        videos={split: manifest.videos_of(split)[VIDEO_COLUMNS] for split in ("val", "test")},
-        pooling=cfg.TEST.POOLING,
-        max_bad_fraction=cfg.DATA.MAX_BAD_FRACTION,
-    )
-
-
-def precision(cfg: CfgNode) -> str:
-    if cfg.TRAIN.PRECISION != "auto":
-        return cfg.TRAIN.PRECISION
-    return "bf16-mixed" if bf16_is_native() else "32-true"
-
-
-def _wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> list[Logger]:
-    """W&B logger, or none where it is disabled. Its run id is kept in the run folder, so that a resumed run stays one run."""
-    if cfg.WANDB.MODE == "disabled":
-        return []
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
-
-    if cfg.WANDB.MODE == "online" and not wandb.api.api_key:
-        raise ValueError("WANDB.MODE online needs an account: run `wandb login` or set WANDB_API_KEY, or use WANDB.MODE offline")
-    id_file = folder / "wandb_id.txt"
-    if not id_file.is_file():
-        write_atomic(id_file, wandb.util.generate_id() + "\n")
-    logger = WandbLogger(
-        project=cfg.WANDB.PROJECT,
-        name=cfg.WANDB.NAME or name,
-        group=cfg.WANDB.GROUP or None,
-        id=id_file.read_text(encoding="utf-8").strip(),
-        save_dir=str(folder),
-        offline=cfg.WANDB.MODE == "offline",
-        resume="allow",
-        settings=wandb.Settings(x_disable_stats=True, silent=True),
-    )
-    settings = {**to_dict(cfg), "split_hash": manifest.split_hash, "config_hash": config_hash(cfg)}
-    logger.experiment.config.update(settings, allow_val_change=True)
-    return [logger]
 
 
 def write_samples(frames: torch.Tensor, labels: Sequence[int], video_ids: Sequence[str], folder: Path, *, fps: float, most: int = 8) -> list[Path]:
@@ -214,28 +111,6 @@ def _join_logs(folder: Path) -> None:
     write_atomic(folder / "metrics.csv", table.to_csv(index=False))
 
 
-def _trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: list[Any], quiet: bool) -> L.Trainer:
-    import sys
-
-    bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
-    return L.Trainer(
-        default_root_dir=folder,
-        accelerator="auto",
-        devices=1,
-        max_epochs=cfg.TRAIN.EPOCHS,
-        precision=precision(cfg),  # type: ignore[arg-type]
-        gradient_clip_val=cfg.TRAIN.GRAD_CLIP or None,
-        logger=loggers,
-        callbacks=[*callbacks, *([] if quiet else [bar])],
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the batch samplers are complete as they are
-        log_every_n_steps=20,
-        benchmark=True,
-    )
-
-
 def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
     """Fit, keep the checkpoint with the best validation `video/log_loss`, score the test split with it, write the run folder.
 
@@ -255,6 +130,10 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     starts_from = cfg.MODEL.INIT_FROM and not checkpoint
     loaded = load_weights(module.model, cfg.MODEL.INIT_FROM, keep_head=cfg.MODEL.KEEP_HEAD) if starts_from else None
     folder = _claim(Path(folder), cfg, manifest, resume=resume)  # only now: whatever was refused has left nothing behind
+    if cfg.DATA.EMBEDDINGS:
+        if checkpoint:
+            load_weights(module.model, checkpoint, keep_head=True)  # what is frozen is needed now, the rest again when the fit starts
+        embed(data, module.model, ("train", "val"), quiet=quiet)
     if loaded:
         log.info("%s", loaded)
         write_atomic(folder / "init_from.txt", f"{loaded}\n")
@@ -267,11 +146,11 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     step = checkpoints(filename="step", every_n_train_steps=cfg.TRAIN.CHECKPOINT_EVERY_STEPS)
     stride = cfg.CLIP.STRIDE_FRAMES / 30 if cfg.CLIP.STRIDE_FRAMES else cfg.CLIP.STRIDE_SECONDS
     samples = SampleClips(folder, partial(write_samples, fps=1 / stride))
-    loggers = [CSVLogger(folder, name="logs"), *_wandb(cfg, folder, name, manifest)]
+    loggers = [CSVLogger(folder, name="logs"), *build_wandb(cfg, folder, name, manifest)]
     callbacks = [best, last, step, RandomState(), LearningRates(), samples]
     if cfg.FREEZE.NAME != "none" or cfg.FREEZE.FREEZE_BN:
         callbacks.append(Freezing(freezer))
-    trainer = _trainer(cfg, folder, loggers=loggers, callbacks=callbacks, quiet=quiet)
+    trainer = build_trainer(cfg, folder, loggers=loggers, callbacks=callbacks, quiet=quiet)
     started = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=checkpoint)
@@ -365,7 +244,9 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
     module = build_module(cfg, manifest, checkpoint_follows=True)
     module.videos["test"] = manifest.videos_of(split)[VIDEO_COLUMNS]
     load_weights(module.model, checkpoint, keep_head=True)
-    loader_trainer = _trainer(cfg, folder, loggers=[], callbacks=[], quiet=quiet)
+    if cfg.DATA.EMBEDDINGS:
+        embed(data, module.model, (split,), quiet=quiet)
+    loader_trainer = build_trainer(cfg, folder, loggers=[], callbacks=[], quiet=quiet)
     started = time.monotonic()
     loader_trainer.test(module, dataloaders=data.views(split), verbose=False)
     out = folder if split == "test" else folder / split
@@ -394,6 +275,7 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
         "num_parameters": sum(p.numel() for p in module.model.parameters()),
         "test_seconds": round(time.monotonic() - started, 1),
         **evaluate(scores, num_samples=cfg.TEST.NUM_BOOTSTRAP),
+        **({"mask_iou": module.mask_iou} if cfg.MASK.WEIGHT else {}),
         "unreadable_tracks": module.bad,
         "environment": made_with,
     }

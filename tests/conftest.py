@@ -119,6 +119,18 @@ def prepared_root(tmp_path_factory) -> Path:
     return _write_prepared(tmp_path_factory.mktemp("prepared"), per_split={"train": 8, "val": 4, "test": 4})
 
 
+@pytest.fixture(scope="session")
+def masked_root(tmp_path_factory) -> Path:
+    """8 + 4 + 4 small face videos in pairs, every fake with its difference mask. Shared by all tests: read it, do not write to it."""
+    from dfdc_video.faces.annotate import write_mask
+    from dfdc_video.manifest import mask_path
+
+    root = _write_prepared(tmp_path_factory.mktemp("masked"), per_split={"train": 4, "val": 2, "test": 2})
+    for fake in sorted(root.glob("tracks/*marked/*.mp4")):
+        write_mask(mask_path(fake), fake, Path(str(fake).replace("marked", "real")), fps=30)
+    return root
+
+
 @pytest.fixture
 def small_config(prepared_root):
     """small_config(*overrides) -> a config that trains in seconds: the smallest frame model on 4 frames of 32 x 32 pixels."""

@@ -13,7 +13,7 @@ LAYERS = [
     {"video", "writer", "manifest", "splits", "models", "evaluation", "config", "readers", "duplicates", "audit"},
     {"faces", "data", "training", "report", "exports"},
     {"parts"},
-    {"finish"},
+    {"finish", "build"},
     {"run", "prepare", "doctor", "api"},
     {"experiment"},
     {"demo"},

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
 import lightning as L
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from dfdc_video.data.dataset import ClipDataset, collate
+from dfdc_video.data.dataset import ClipDataset, collate, whole_track
+from dfdc_video.data.embeddings import embed_tracks
 from dfdc_video.data.samplers import EpochBatches
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import Augmentation
@@ -72,8 +76,12 @@ class ClipData(L.LightningDataModule):
         num_workers: int,
         decoder: str,
         cache: bool,
+        masks: float | None = None,
     ) -> None:
+        """`masks` is the threshold of difference masks in grey levels; None for a model that does not learn from them."""
         super().__init__()
+        self.masks = masks
+        self.embeddings: Path | None = None  # folder of `embed`, from then on
         self.manifest, self.spec, self.sampler, self.augment = manifest, spec, sampler, augment
         self.batch_size, self.test_batch_size, self.num_clips, self.seed = batch_size, test_batch_size, num_clips, seed
         self.num_workers, self.decoder, self.cache = num_workers, decoder, cache
@@ -90,6 +98,8 @@ class ClipData(L.LightningDataModule):
             augment=self.augment if training else None,
             decoder=self.decoder,
             cache=self.cache,
+            masks=self.masks,
+            embeddings=self.embeddings,
         )
         if not len(dataset):
             why = f"all {len(tracks)} tracks are shorter than the clip" if len(tracks) else "no track"
@@ -98,10 +108,24 @@ class ClipData(L.LightningDataModule):
         if training and classes < 2:
             only = dataset.tracks["label"].iloc[0]
             raise ValueError(f"{self.manifest.root}: the train split has one class only (label {only}); a classifier needs two")
+        if self.masks is not None and training:
+            fakes = [known for known, label in zip(dataset.has_mask, dataset.tracks["label"], strict=True) if label]
+            if not any(fakes):
+                raise ValueError(f"{self.manifest.root} has no difference mask of any fake: prepare it with --masks, or set MASK.WEIGHT 0")
+            if not all(fakes):
+                log.warning("%d of %d tracks of fakes have no difference mask: they teach their label alone", fakes.count(False), len(fakes))
         if dataset.num_short:
             done = "left out" if self.spec.short == "drop" else f"filled by {self.spec.short}"
             log.warning("%s: %d of %d tracks are shorter than a clip, %s", split, dataset.num_short, len(tracks), done)
         return dataset
+
+    def embed(self, splits: Sequence[str], *, key: str, embed: Callable[[torch.Tensor], torch.Tensor], progress: Any = None) -> None:
+        """Compute what a frozen network says of every frame of these splits, once; clips are made of that from then on."""
+        tracks = pd.concat([self.manifest.tracks_of(split) for split in splits], ignore_index=True)
+        read = partial(whole_track, height=self.spec.height, width=self.spec.width, decoder=self.decoder)
+        self.embeddings = embed_tracks(
+            self.manifest.root, tracks, key=key, embed=embed, read=read, num_workers=self.num_workers, progress=progress
+        )
 
     def _workers(self) -> dict[str, Any]:
         if not self.num_workers:

@@ -1,6 +1,7 @@
 """Augmentation of a whole clip: every frame of a clip gets the same parameters.
 
-An augmentation takes and returns uint8 frames (T, C, H, W). It draws from torch's global generator, which the data set seeds with the
+An augmentation takes uint8 frames (T, C, H, W) and the mask (T, H, W) of their altered pixels, or None, and returns both: the mask is cut and
+mirrored as the frames are, and its values stay. It draws from torch's global generator, which the data set seeds with the
 sample's own seed, so that the members of a real/fake pair are altered alike and the result does not depend on workers.
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dfdc_video.registry import AUGMENTATIONS
 
-Augmentation = Callable[[torch.Tensor], torch.Tensor]
+Augmentation = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 @AUGMENTATIONS.register(name="none")
@@ -37,14 +39,15 @@ def basic(
             raise ValueError(f"AUGMENT.{name.upper()} = {value}: expected 0 to 1")
     colour = v2.ColorJitter(brightness, contrast, saturation)  # without hue, which costs as much as everything else together
 
-    def augment(frames: torch.Tensor) -> torch.Tensor:
+    def augment(frames: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         size = tuple(frames.shape[-2:])
         steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip(flip), colour]
         if crop_scale < 1:
             ratio = size[1] / size[0]
             steps.insert(0, v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.95 * ratio, 1.05 * ratio), antialias=True))
+        both = (tv_tensors.Video(frames), None if mask is None else tv_tensors.Mask(mask))
         for step in steps:
-            frames = step(frames)
-        return frames
+            both = step(*both)
+        return both[0].as_subclass(torch.Tensor), None if mask is None else both[1].as_subclass(torch.Tensor)  # type: ignore[union-attr]
 
     return augment

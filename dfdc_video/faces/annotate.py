@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from dfdc_video.faces.detect import quiet_stderr
+from dfdc_video.manifest import landmarks_path, mask_path
 from dfdc_video.records import Track
 from dfdc_video.video import FULL, SMPTE170M, iter_frames
 from dfdc_video.writer import VideoWriter
@@ -50,16 +51,6 @@ def annotate(out: Path, tracks: Sequence[Track], originals: Sequence[Track] | No
             if twin is None:
                 raise ValueError(f"track {track.track_id}: no track of its original has its frames and its crop box: not an aligned pair")
             write_mask(mask_path(path), path, out / twin.crop_path, fps=_rate(track))
-
-
-def landmarks_path(crop_path: Path) -> Path:
-    """Where the landmarks of a face video are."""
-    return crop_path.with_name(f"{crop_path.stem}_landmarks.npz")
-
-
-def mask_path(crop_path: Path) -> Path:
-    """Where the difference mask of a face video is."""
-    return crop_path.with_name(f"{crop_path.stem}_mask{crop_path.suffix}")
 
 
 def _rate(track: Track) -> float:

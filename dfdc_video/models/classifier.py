@@ -6,6 +6,7 @@ into the batch happen inside, so that a frame model and its sequence twin are gi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class VideoClassifier(nn.Module):
     `new_names` are prefixes of the modules that a 2D checkpoint of the same backbone cannot have (a recurrent part, say).
     `unused` says, prefix -> reason, which tensors of such a checkpoint this model has no place for.
     `cam_layer` is the module whose output a class activation map is drawn from. `uses_time` is False for a bag of frames.
+    `map_layers` are the modules of the stages, first to last, whose outputs are feature maps: where a mask head can sit (see `mask`).
+    `frozen_names` are prefixes of modules that never train: no gradients, and in evaluation mode always, batch norms with them.
     """
 
     mean: torch.Tensor  # (1, C, 1, 1, 1), of pixels between 0 and 1
@@ -42,13 +45,20 @@ class VideoClassifier(nn.Module):
         uses_time: bool,
         new_names: tuple[str, ...] = (),
         unused: dict[str, str] | None = None,
+        map_layers: tuple[str, ...] = (),
+        frozen_names: tuple[str, ...] = (),
     ) -> None:
         """`clip_shape` is the (C, T, H, W) that the model was built for: the example input of exports and FLOP counts."""
         super().__init__()
         self.network = network
         self.clip_shape, self.num_classes = clip_shape, num_classes
-        self.head_names, self.new_names, self.unused = head_names, new_names, dict(unused or {})
-        self.cam_layer, self.uses_time = cam_layer, uses_time
+        self.head_names, self.new_names = head_names, new_names
+        self.unused = {"mask_head": "the file's mask head; this model has none", **(unused or {})}
+        self.cam_layer, self.uses_time, self.map_layers = cam_layer, uses_time, map_layers
+        self.mask_head: nn.Module | None = None  # see `mask.add_mask_head`
+        self.frozen_names = frozen_names
+        for frozen in frozen_names:
+            self.get_submodule(frozen).requires_grad_(False)
         # They belong to the architecture and not to what was learned: kept out of the state dict.
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(tuple(std)).view(1, -1, 1, 1, 1), persistent=False)
@@ -65,6 +75,43 @@ class VideoClassifier(nn.Module):
         """uint8 frames (B, C, T, H, W) -> logits (B, K)."""
         return self.network(self.normalise(frames))
 
+    def train(self, mode: bool = True) -> VideoClassifier:
+        super().train(mode)
+        for frozen in self.frozen_names:
+            self.get_submodule(frozen).eval()
+        return self
+
+    @property
+    def embeds(self) -> bool:
+        """Whether what the model learns sits on frozen features of single frames, which can be computed once (`embed`, `from_embeddings`)."""
+        return bool(self.frozen_names) and hasattr(self.network, "from_embeddings")
+
+    def embed(self, frames: torch.Tensor) -> torch.Tensor:
+        """uint8 frames (B, C, T, H, W) -> what the frozen part says of every frame by itself, (B, T, D)."""
+        self.need_embeddings()
+        return self.network.embed(self.normalise(frames))  # type: ignore[operator]
+
+    def from_embeddings(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) of `embed` -> logits (B, K): `forward` without its frozen part."""
+        self.need_embeddings()
+        return self.network.from_embeddings(embeddings)  # type: ignore[operator]
+
+    def embedding_key(self) -> str:
+        """Sixteen hex digits over all that `embed` depends on: frozen modules, their weights, the normalisation, the size of the frames."""
+        self.need_embeddings()
+        digest = hashlib.sha256(repr((self.mean.tolist(), self.std.tolist(), self.clip_shape[2:])).encode())
+        for frozen in self.frozen_names:
+            module = self.get_submodule(frozen)
+            digest.update(f"{frozen} {module}".encode())
+            for name, tensor in module.state_dict().items():
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def need_embeddings(self) -> None:
+        """ValueError for a model that has no embeddings to keep."""
+        if not self.embeds:
+            raise ValueError(f"{type(self.network).__name__} trains its backbone: it has no embeddings to keep; embedding_lstm and aggregator do")
+
     def channels_last(self) -> VideoClassifier:
         """Lay the weights out channels last, 2D and 3D ones each in their way (`Module.to` takes one format only); the same results, faster."""
         for parameter in self.parameters():
@@ -75,7 +122,7 @@ class VideoClassifier(nn.Module):
 
     def stages(self) -> dict[str, list[str]]:
         """Names of the parameters by stage, from the input (`stem`) to the `head`; every parameter is in exactly one."""
-        return stage_parameters((name for name, _ in self.named_parameters()), heads=self.head_names)
+        return stage_parameters((name for name, _ in self.named_parameters()), heads=(*self.head_names, "mask_head"))
 
     def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
         """Normalised float clip (B, C, T, H, W) -> logits of every frame (B, T, K), where the family has them."""
@@ -132,6 +179,11 @@ def classifier_names(config: dict, prefix: str) -> tuple[str, ...]:
     """Full names of a timm network's classifier modules; some networks have two."""
     names = config["classifier"]
     return tuple(f"{prefix}{n}" for n in ((names,) if isinstance(names, str) else names))
+
+
+def stage_modules(network: Any, prefix: str) -> tuple[str, ...]:
+    """Full names of the modules behind which a timm network's stages end."""
+    return tuple(prefix + stage["module"] for stage in stages(network))
 
 
 def stages(network: Any) -> list[dict]:

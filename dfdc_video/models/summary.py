@@ -35,7 +35,7 @@ def summarise(model: VideoClassifier) -> dict[str, Any]:
     - `input`: (C, T, H, W).
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        _on_meta(model).eval()(torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device="meta"))
+        on_meta(model)(torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device="meta"))
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -81,14 +81,14 @@ def fvcore_flops(model: VideoClassifier) -> tuple[int, dict[str, int]]:
             module.training = mode
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without values: the parameters and buffers are replaced while the modules are copied, so that no value is copied."""
+def on_meta(model: VideoClassifier) -> VideoClassifier:
+    """A copy without values, in evaluation: the parameters and buffers are replaced while the modules are copied, so that no value is copied."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo)
+    return copy.deepcopy(model, memo).eval()
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:

@@ -68,7 +68,7 @@ class Freezing(Callback):
 
 
 class SampleClips(Callback):
-    """Hands the first training batch to `write(frames (B, C, T, H, W) uint8, labels, video_ids, folder)`, once."""
+    """Hands the first training batch, where it has frames, to `write(frames (B, C, T, H, W) uint8, labels, video_ids, folder)`, once."""
 
     def __init__(self, folder: Path, write: Any) -> None:
         self.folder, self.write = folder, write

@@ -36,3 +36,29 @@ class Focal(nn.Module):
     def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         log_p = F.log_softmax(logits, dim=1).gather(1, label[:, None])[:, 0]
         return (-((1 - log_p.exp()) ** self.gamma) * log_p).mean()
+
+
+def mask_loss(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of mask logits (B, T, h, w) against the altered share of every cell, averaged over the clips with a `known` mask (B,).
+
+    0 where no clip has one, and then without gradient.
+    """
+    per_clip = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
+    return (per_clip * known).sum() / known.sum().clamp(min=1)
+
+
+class MaskOverlap:
+    """Intersection over union of predicted and true cells, counted over all fakes with a known mask; a cell is altered from one half on."""
+
+    def __init__(self) -> None:
+        self.intersection, self.union = 0, 0
+
+    def add(self, logits: torch.Tensor, target: torch.Tensor, counts: torch.Tensor) -> None:
+        """Logits and target (B, T, h, w), and which clips count (B,) bool."""
+        ours, true = logits[counts] > 0, target[counts] >= 0.5
+        self.intersection += int((ours & true).sum())
+        self.union += int((ours | true).sum())
+
+    def value(self) -> float:
+        """NaN where there was nothing to find and nothing was found."""
+        return self.intersection / self.union if self.union else float("nan")

@@ -15,6 +15,8 @@ from torch import nn
 from dfdc_video.evaluation.metrics import video_metrics
 from dfdc_video.evaluation.pooling import pool_predictions, probabilities
 from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.mask import logits_and_masks, mask_target
+from dfdc_video.training.losses import MaskOverlap, mask_loss
 from dfdc_video.training.optim import Rates, set_rate
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ class TooManyBadClips(ValueError):
 class ClassifierModule(L.LightningModule):
     """A classifier, its loss and its rates, as Lightning runs them.
 
-    `videos` are the tables (video_id, label, method, group_id, status) of the splits that are scored, by name (val, test).
+    `videos` are the tables (video_id, label, method, group_id, status) of the splits that are scored, by name (val, test). With a `mask_weight`
+    above 0 the model also learns which pixels were altered: its loss is the label's plus so many times the mask's.
     """
 
     def __init__(
@@ -45,14 +48,17 @@ class ClassifierModule(L.LightningModule):
         videos: dict[str, pd.DataFrame],
         pooling: str,
         max_bad_fraction: float,
+        mask_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        self.mask_weight, self.overlap = mask_weight, MaskOverlap()
         self.model, self.loss, self.make_optimizer, self.rates = model, loss, optimizer, rates
         self.videos, self.pooling, self.max_bad_fraction = videos, pooling, max_bad_fraction
         self.rows: list[dict[str, Any]] = []
         self.bad: dict[str, str] = {}  # track_id -> why it could not be read
         self.num_seen = 0
         self.predictions = pd.DataFrame()
+        self.mask_iou = float("nan")
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         return self.model(frames)
@@ -81,9 +87,14 @@ class ClassifierModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         self._note_errors(batch)
-        if batch["frames"] is None:
+        if not len(batch["label"]):
             return None
-        loss = self.loss(self.model(batch["frames"]).float(), batch["label"])
+        logits, masks = self._forward(batch)
+        loss = self.loss(logits, batch["label"])
+        if masks is not None:
+            of_masks = mask_loss(masks, mask_target(batch["mask"], masks.shape), batch["mask_known"])
+            self.log("train/mask_loss", of_masks, on_step=False, on_epoch=True, batch_size=len(batch["label"]))
+            loss = loss + self.mask_weight * of_masks
         if not torch.isfinite(loss):
             raise NonFiniteLoss(
                 f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); its batch holds the videos "
@@ -92,18 +103,30 @@ class ClassifierModule(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch["label"]))
         return loss
 
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits (B, K), and those of the mask (B, T', h, w) where the model learns it."""
+        if "embeddings" in batch:
+            return self.model.from_embeddings(batch["embeddings"]).float(), None
+        if not self.mask_weight:
+            return self.model(batch["frames"]).float(), None
+        logits, masks = logits_and_masks(self.model, batch["frames"])
+        return logits.float(), masks.float()
+
     def _score(self, batch: Batch) -> None:
         self._note_errors(batch)
-        if batch["frames"] is None:
+        if not len(batch["label"]):
             return
-        logits = self.model(batch["frames"]).float().cpu().numpy()
-        for i, row in enumerate(logits):
+        logits, masks = self._forward(batch)
+        if masks is not None:
+            self.overlap.add(masks, mask_target(batch["mask"], masks.shape), batch["mask_known"] & (batch["label"] > 0))
+        for i, row in enumerate(logits.cpu().numpy()):
             entry = {k: batch[k][i] for k in ("video_id", "track_id", "start_frame")}
             self.rows.append({**entry, "label": int(batch["label"][i]), **{f"logit_{k}": float(v) for k, v in enumerate(row)}})
 
     def _collect(self, split: str) -> dict[str, float]:
-        """Predictions as a table in `self.predictions`, and the metrics of the pooled videos."""
+        """Predictions as a table in `self.predictions`, the overlap of masks in `self.mask_iou`, and the metrics of the pooled videos."""
         rows, self.rows = self.rows, []
+        self.mask_iou, self.overlap = self.overlap.value(), MaskOverlap()
         if not rows:
             raise TooManyBadClips(f"no clip of the {split} split could be read; run `dfdc-video prepare` again")
         self.predictions = pd.DataFrame(rows).sort_values(["track_id", "start_frame"]).reset_index(drop=True)
@@ -120,6 +143,8 @@ class ClassifierModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         metrics = self._collect("val")
         self.log_dict({f"video/{k}": float(v) for k, v in metrics.items() if np.isfinite(v)}, prog_bar=True)
+        if np.isfinite(self.mask_iou):
+            self.log("mask/iou", self.mask_iou)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._score(batch)
