@@ -16,7 +16,7 @@ from dfdc_video import __version__
 VERBS = """verbs, in the order in which data flows:
   doctor     versions, decoders, GPU, precision self-test, disk: what is missing and how to get it
   list       every config, experiment and component with one line about it
-  generate   make the synthetic labelled video data set, in DFDC's layout
+  generate   make a synthetic labelled video data set: deepfakes in DFDC's layout, or motions in that of Kinetics
   prepare    raw videos -> faces -> tracks -> face videos, splits, Kinetics-style lists
   merge      parts of `prepare` -> one data set; or another split of the same faces
   train      one config on one prepared data set -> a run folder
@@ -27,6 +27,8 @@ VERBS = """verbs, in the order in which data flows:
   bench      a fixed ruler of benchmarks/: detectors, extraction, memory, training step
   demo       generate, prepare, run frame_vs_sequence, compare: the whole way in one command
 """
+
+TASKS = {"deepfake": ("generate.py", "generate"), "motions": ("motions.py", "generate_motions")}  # of `generate`: file and function
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,8 +56,11 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     verb("doctor", _doctor, "check the installation")
     sub = verb("list", _list, "configs, experiments and components")
     sub.add_argument("kind", nargs="?", default="", help="only this kind, with its settings; for example datasets, face-detectors, models")
-    sub = verb("generate", _generate, "make the synthetic data set (datasets/synthetic/README.md lists its settings)")
+    sub.add_argument("name", nargs="?", default="", help="only this one, in full; for example models x3d_s, configs frame_b7")
+    sub = verb("generate", _generate, "make a synthetic data set (datasets/synthetic/README.md explains both tasks and their settings)")
     sub.add_argument("--root", required=True, type=Path, help="folder to make")
+    tasks = "deepfake: three methods of faking, in DFDC's layout; motions: eight motions, in that of Kinetics (default deepfake)"
+    sub.add_argument("--task", default="deepfake", choices=tuple(TASKS), help=tasks)
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_identities 100 seed 1")
     sub = verb("prepare", _prepare, "raw videos -> prepared data set; running it again continues")
     if chosen == "prepare":
@@ -73,7 +78,8 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub.add_argument("--split", default="test", choices=("test", "val"))
     sub = verb("run", _run, "launch a registered experiment; running it again finishes what is missing")
     sub.add_argument("experiment")
-    sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for every arm, for example DATA.PATH prepared")
+    text = "for every arm, for example DATA.PATH prepared; in lower case a setting of the experiment, from `dfdc-video list experiments`"
+    sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help=text)
     sub.add_argument("--out", type=Path, help="folder of its runs (default runs/<experiment>)")
     sub.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of the experiment's own")
     sub.add_argument("--arms", nargs="+", default=[], help="only these arms")
@@ -156,73 +162,18 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
+    from dfdc_video.listing import show
 
-    from dfdc_video.config import config_names, config_summary
-    from dfdc_video.registry import ALL, nearest, summary_of
-
-    kinds: dict[str, dict[str, str]] = {"configs": {n: config_summary(p) for n, p in config_names().items()}}
-    wanted = args.kind.lower().replace("-", " ")
-    names = ["configs", "config parts", *(_plural(r.kind) for r in ALL)]
-    if wanted and wanted not in names:
-        raise ValueError(f"unknown kind '{args.kind}'; {nearest(wanted, names)}")
-    kinds["config parts"] = {n: config_summary(p) for part in ("model", "data", "train") for n, p in config_names(part).items()}
-    for registry in ALL:
-        if wanted in ("", _plural(registry.kind)):
-            shown = _settings_text if wanted else lambda component: ""
-            kinds[_plural(registry.kind)] = {n: summary_of(registry.get(n)) + shown(registry.get(n)) for n in registry.names()}
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for kind, entries in kinds.items():
-        if wanted in ("", kind):
-            table = Table(title=kind, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
-            for name, text in entries.items():
-                table.add_row(f"  {name}", text)
-            console.print(table)
-    if wanted == "models":
-        _print_costs(console)
+    show(args.kind, args.name)
     return 0
-
-
-def _print_costs(console: Any) -> None:
-    """What every configuration of configs/model costs: nothing is downloaded, and no weights are made."""
-    import torch
-    from rich.table import Table
-
-    from dfdc_video.api import build_model
-    from dfdc_video.config import config_names, find_config, read_tree
-    from dfdc_video.models.summary import source_of, summarise
-    from dfdc_video.registry import MODELS, settings_of
-
-    table = Table("config", "model", "parameters, M", "multiply-adds, G", "input C, T, H, W", "source", title="configs/model, two classes",
-                  title_justify="left", title_style="bold", box=None)  # fmt: skip
-    for name in sorted(config_names("model")):
-        model_name = read_tree(find_config(name))["MODEL"]["NAME"]
-        fresh = {"pretrained": False} if "pretrained" in settings_of(MODELS.get(model_name)) else {}
-        with torch.device("meta"):
-            cost = summarise(build_model(name.removeprefix("model/"), **fresh))
-        numbers = (f"{cost['parameters'] / 1e6:.2f}", f"{cost['flops'] / 1e9:.2f}", ", ".join(map(str, cost["input"])))
-        table.add_row(name.removeprefix("model/"), model_name, *numbers, source_of(model_name))
-    console.print(table)
-
-
-def _settings_text(component: Any) -> str:
-    """The settings of a component, as a line below its summary."""
-    from dfdc_video.registry import settings_of
-
-    settings = (f"{name} {p.default!r}" if p.default is not p.empty else name for name, p in settings_of(component).items())
-    return "".join(f"\n[dim]{text}[/dim]" for text in [", ".join(settings)] if text)
-
-
-def _plural(kind: str) -> str:
-    return kind if kind.endswith("s") else f"{kind}s"
 
 
 def _generate(args: argparse.Namespace) -> int:
     from dfdc_video.config import keyword_arguments
     from dfdc_video.registry import load_file, top_level
 
-    generate = load_file(top_level("datasets") / "synthetic" / "generate.py").generate
+    file, function = TASKS[args.task]
+    generate = getattr(load_file(top_level("datasets") / "synthetic" / file), function)
     summary = generate(args.root, **keyword_arguments(generate, args.settings))
     print(f"{args.root}: {summary}")
     return 0

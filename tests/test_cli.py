@@ -37,6 +37,22 @@ def test_list_shows_configs_experiments_and_components(capsys):
     assert "efficientnet3d" in only and "blazeface" not in only
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("models", "slowfast_small"), ["blocks.3", "network.body.blocks.6.proj", "4  network.body.blocks.4.multipathway_blocks.0"]),
+        (("models", "frame"), ["Bag of frames", "backbone 'resnet18'"]),
+        (("configs", "frame_small"), ["NAME: frame", "BATCH_SIZE: 8"]),
+        (("config-parts", "train/sgd_linear"), ["SCHEDULE: linear"]),
+        (("experiments", "frame_vs_sequence"), ["base: frame_small", "cnn_lstm: {'_BASE_': 'model/cnn_lstm_small'}"]),
+        (("split-rules", "kfold"), ["folds"]),
+    ],
+)
+def test_list_shows_one_thing_in_full(capsys, words, expected):
+    code, out, _ = run(capsys, "list", *words)
+    assert code == 0 and all(text in out for text in expected), out
+
+
 def bad_commands(tmp: Path, prepared: Path):
     empty = tmp / "empty"
     empty.mkdir()
@@ -72,10 +88,12 @@ def bad_commands(tmp: Path, prepared: Path):
         (("prepare", "dfdc", "--root", empty), "--out"),
         (("generate", "--root", tmp / "g", "num_identitys", "4"), "did you mean num_identities"),
         (("list", "modles"), "did you mean models"),
+        (("list", "models", "x3d_q"), "did you mean x3d"),
+        (("list", "configs", "frame_smal"), "did you mean frame_small"),
     ]
 
 
-@pytest.mark.parametrize("number", range(24))
+@pytest.mark.parametrize("number", range(26))
 def test_bad_input_is_one_line_and_a_non_zero_exit(capsys, tmp_path, prepared_root, monkeypatch, number):
     monkeypatch.chdir(tmp_path)
     words, message = bad_commands(tmp_path, prepared_root)[number]
@@ -87,7 +105,7 @@ def test_bad_input_is_one_line_and_a_non_zero_exit(capsys, tmp_path, prepared_ro
 
 
 def test_all_bad_commands_are_tried(tmp_path):
-    assert len(bad_commands(tmp_path, tmp_path)) == 24
+    assert len(bad_commands(tmp_path, tmp_path)) == 26
 
 
 def test_debug_shows_the_traceback(tmp_path):

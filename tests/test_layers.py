@@ -15,7 +15,7 @@ LAYERS = [
     {"parts"},
     {"finish", "build"},
     {"run", "prepare", "doctor", "api"},
-    {"experiment"},
+    {"experiment", "listing"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -84,8 +84,8 @@ def test_top_level_folders_are_no_packages():
 
 
 def test_settings_stop_at_the_door():
-    """Only `config`, `run`, `api`, `experiment`, `cli` know config trees; everything else takes plain keyword arguments."""
+    """Only `config`, `build`, `run`, `api`, `experiment`, `listing`, `cli` know config trees; everything else takes plain keyword arguments."""
     for path in FILES:
-        if room_of(path) not in ("config", "run", "api", "experiment", "cli", "demo"):
+        if room_of(path) not in ("config", "build", "run", "api", "experiment", "listing", "cli", "demo"):
             assert "config" not in imported_rooms(path), path
             assert "from yacs" not in path.read_text(encoding="utf-8"), path

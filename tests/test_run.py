@@ -262,7 +262,11 @@ def test_wandb_offline_keeps_one_run_id(small_config, tmp_path, monkeypatch):
     train(cfg, tmp_path / "run", name="run", quiet=True)
     run_id = (tmp_path / "run" / "wandb_id.txt").read_text().strip()
     files = list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{run_id}/*.wandb"))
-    assert len(files) == 1 and files[0].stat().st_size > 1000
+    assert len(files) == 1
+    deadline = time.monotonic() + 60  # wandb's own process writes the file, some time after the run was finished
+    while files[0].stat().st_size <= 1000 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert files[0].stat().st_size > 1000
 
 
 def test_wandb_online_without_account_is_one_clear_error(small_config, tmp_path, monkeypatch):
