@@ -105,7 +105,7 @@ def _print_costs(console: Console) -> None:
                   title_justify="left", title_style="bold", box=None)  # fmt: skip
     for name in (n.removeprefix("model/") for n in sorted(config_names("model"))):
         model_name = read_tree(find_config(f"model/{name}"))["MODEL"]["NAME"]
-        table.add_row(name, model_name, *_cost(_on_meta(name)), source_of(model_name))
+        table.add_row(name, model_name, *_cost(_on_meta(name)), source_of(model_name, config_summary(find_config(f"model/{name}"))))
     console.print(table)
     console.print("`dfdc-video list models NAME` shows a network's stages (freezing, rates), activation maps and mask heads")
 
@@ -121,7 +121,8 @@ def _print_model(console: Console, name: str) -> None:
     sizes = {n: p.numel() for n, p in model.named_parameters()}
     console.print(f"[bold]{name}[/bold] {escape(summary)}\n{escape(inspect.getdoc(MODELS.get(registered)) or '')}\n")
     console.print(f"input C, T, H, W     {shape}\nparameters, M        {parameters}\nmultiply-adds, G     {flops} a clip, two classes")
-    console.print(f"source               {source_of(registered)}\nsees the order       {'yes' if model.uses_time else 'no, a bag of frames'}")
+    console.print(f"source               {source_of(registered, summary)}")
+    console.print(f"sees the order       {'yes' if model.uses_time else 'no: a bag of frames'}")
     console.print(f"activation maps of   {model.cam_layer}\nnew for another task {', '.join(model.head_names)}")
     if model.frozen_names:
         console.print(f"always frozen        {', '.join(model.frozen_names)}")
