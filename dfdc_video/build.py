@@ -31,7 +31,7 @@ from dfdc_video.training.optim import Rates, stage_factors
 
 log = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # devices found, tips, "max_epochs reached": nothing that a run needs
-NOISE = ("does not have many workers", "in eval mode at the start", "smaller than the logging interval", "isinstance.treespec", "Checkpoint directory")
+NOISE = ("does not have many workers", "in eval mode at the start", "smaller than the logging", "isinstance.treespec", "Checkpoint directory")
 for noise in NOISE:
     warnings.filterwarnings("ignore", message=f".*{noise}")
 VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from dfdc_video.models.stages import stage_parameters
+from dfdc_video.models.timm_weights import backbone_config, fetched
 from dfdc_video.registry import MODELS, nearest, settings_of
 
 
@@ -58,7 +59,7 @@ class VideoClassifier(nn.Module):
         self.mask_head: nn.Module | None = None  # see `mask.add_mask_head`
         self.frozen_names = frozen_names
         for frozen in frozen_names:
-            self.get_submodule(frozen).requires_grad_(False)
+            self.get_submodule(frozen).requires_grad_(False).eval()
         # They belong to the architecture and not to what was learned: kept out of the state dict.
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(tuple(std)).view(1, -1, 1, 1, 1), persistent=False)
@@ -97,9 +98,10 @@ class VideoClassifier(nn.Module):
         return self.network.from_embeddings(embeddings)  # type: ignore[operator]
 
     def embedding_key(self) -> str:
-        """Sixteen hex digits over all that `embed` depends on: frozen modules, their weights, the normalisation, the size of the frames."""
+        """Sixteen hex digits over all that `embed` depends on: frozen modules, their weights, what is taken of them, mean, size of the frames."""
         self.need_embeddings()
-        digest = hashlib.sha256(repr((self.mean.tolist(), self.std.tolist(), self.clip_shape[2:])).encode())
+        taken = self.network.embedding_name()  # type: ignore[operator]
+        digest = hashlib.sha256(repr((taken, self.mean.tolist(), self.std.tolist(), self.clip_shape[2:])).encode())
         for frozen in self.frozen_names:
             module = self.get_submodule(frozen)
             digest.update(f"{frozen} {module}".encode())
@@ -151,27 +153,18 @@ def timm_backbone(
     backbone: str, *, num_classes: int, size: tuple[int, int], pretrained: bool, dropout: float = 0.0, drop_path: float = 0.0
 ) -> tuple[Any, dict]:
     """A timm network and its data settings (mean, std, name of its classifier); `num_classes` 0 leaves the classifier out."""
-    if not timm.is_model(backbone.split(".")[0]):
-        raise ValueError(f"unknown timm backbone '{backbone}'; {nearest(backbone, timm.list_models())}")
-    config = timm.get_pretrained_cfg(backbone) or timm.models.PretrainedCfg()
+    config = backbone_config(backbone)
     options: dict = {"num_classes": num_classes, "drop_rate": dropout}
     if drop_path:
         options["drop_path_rate"] = drop_path
+    if config.fixed_input_size:
+        options["img_size"] = size  # vision transformers have one position embedding per patch
     try:
-        if config.fixed_input_size:
-            options["img_size"] = size  # vision transformers have one position embedding per patch
-        network: Any = timm.create_model(backbone, pretrained=pretrained, **options)
+        network: Any = fetched(backbone, config, **options) if pretrained else timm.create_model(backbone, pretrained=False, **options)
     except TypeError as error:
         raise ValueError(f"backbone {backbone} does not take these settings: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # a download fails with errors of four libraries
-        if not pretrained:
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url or "timm's release page"
-        raise ValueError(
-            f"MODEL.PRETRAINED: the weights of timm's {backbone} could not be fetched ({reason}); "
-            f"fetch them from {source} and set MODEL.PRETRAINED False MODEL.INIT_FROM <file>"
-        ) from error
+    except FileNotFoundError as error:
+        raise ValueError(f"MODEL.PRETRAINED: {error}, with MODEL.PRETRAINED False") from error
     return network, network.pretrained_cfg
 
 

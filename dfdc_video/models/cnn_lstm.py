@@ -1,4 +1,4 @@
-"""CNN-LSTM: features of every frame from a 2D network, a recurrent network over them."""
+"""CNN-LSTM: features of every frame from a 2D network, a recurrent network over them; trained end to end or on a frozen backbone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stage_modules, stages, timm_backbone
 from dfdc_video.registry import MODELS, nearest
 
 RNNS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -70,10 +70,19 @@ class CNNLSTMNetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden * (2 if bidirectional else 1), num_classes)
 
-    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+    def embedding_name(self) -> str:
+        """Which of the backbone's features `embed` takes."""
+        return f"grid {self.grid.pool.output_size} of stage {self.grid.stage}" if self.grid else "pooled features"
+
+    def embed(self, clip: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, H, W) -> features of every frame by itself (B, T, F)."""
         frames = fold(clip)  # (B·T, C, H, W)
         features = self.grid(self.backbone, frames) if self.grid else self.backbone(frames)
-        features = self.projection(features).unflatten(0, (clip.shape[0], clip.shape[2]))  # (B, T, hidden)
+        return features.unflatten(0, (clip.shape[0], clip.shape[2]))
+
+    def from_embeddings(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, T, F) -> (B, K)."""
+        features = self.projection(features)  # (B, T, hidden)
         if self.difference:
             change = features - torch.cat((features[:, :1], features[:, :-1]), dim=1)  # the first frame has changed by nothing
             features = torch.cat((features, change), dim=2)
@@ -88,10 +97,57 @@ class CNNLSTMNetwork(nn.Module):
             state = states[:, -1]
         return self.head(self.dropout(state))
 
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.from_embeddings(self.embed(clip))
 
-def _check(setting: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"cnn_lstm: {setting} '{value}'; {nearest(value, known)}")
+
+def on_timm_features(
+    name: str,
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    backbone: str,
+    pretrained: bool,
+    drop_path: float = 0.0,
+    frozen: bool,
+    **settings: Any,
+) -> VideoClassifier:
+    """The model `name`: a recurrent network with `settings` (see `CNNLSTMNetwork`) over the features of a timm network."""
+    for setting, known in (("pool", POOLS), ("rnn", tuple(RNNS)), ("readout", READOUTS)):
+        if settings[setting] not in known:
+            raise ValueError(f"{name}: {setting} '{settings[setting]}'; {nearest(settings[setting], known)}")
+    stage = settings["stage"]
+    if settings["pool"] == "avg" and stage != -1:
+        raise ValueError(f"{name}: stage {stage} with pool avg, which takes the backbone's own last features; set pool grid or stage -1")
+    net, config = timm_backbone(backbone, num_classes=0, size=size, pretrained=pretrained, drop_path=drop_path)
+    layers = stage_modules(net, "network.backbone.")
+    if not -len(layers) <= stage < len(layers):
+        raise ValueError(f"{name}: stage {stage} of {backbone}: it has {len(layers)} stages, expected {-len(layers)} to {len(layers) - 1}")
+    layers = layers[: stage % len(layers) + 1]
+    modules = dict(net.named_modules(prefix="backbone"))
+    before = {tensor.rsplit(".", 1)[0] for tensor in net.state_dict()}
+    network = CNNLSTMNetwork(net, num_classes=num_classes, **settings)
+    pruned = before - {tensor.rsplit(".", 1)[0] for tensor in net.state_dict()}
+    last = layers[-1].removeprefix("network.")
+    while last in modules and last not in dict(network.named_modules()):
+        last = last.rpartition(".")[0]  # pruning has put what is left of a block in the block's place
+    unused = dict.fromkeys(classifier_names(config, "network.backbone."), "classifier of the frame model; a CNN-LSTM has its own")
+    unused.update({f"network.backbone.{module}": f"beyond stage {stage}, where the features are taken" for module in sorted(pruned)})
+    return VideoClassifier(
+        network,
+        clip_shape=(3, num_frames, *size),
+        num_classes=num_classes,
+        mean=config["mean"],
+        std=config["std"],
+        head_names=("network.head",),
+        cam_layer=f"network.{last}",
+        uses_time=True,
+        new_names=("network.projection", "network.rnn"),
+        unused=unused,
+        map_layers=() if frozen else (*layers[:-1], f"network.{last}"),
+        frozen_names=("network.backbone",) if frozen else (),
+    )
 
 
 @MODELS.register(name="cnn_lstm")
@@ -120,43 +176,39 @@ def cnn_lstm(
     features of `stage` (timm's numbering, -1 the last; later stages are dropped), since global pooling destroys position.
     `difference` feeds the frame-to-frame change of the features beside them. `dropout` acts before the head and between `layers`.
     """
-    _check("pool", pool, POOLS)
-    _check("rnn", rnn, tuple(RNNS))
-    _check("readout", readout, READOUTS)
-    if pool == "avg" and stage != -1:
-        raise ValueError(f"cnn_lstm: stage {stage} with pool avg, which takes the backbone's own last features; set pool grid or stage -1")
-    net, config = timm_backbone(backbone, num_classes=0, size=size, pretrained=pretrained, drop_path=drop_path)
-    count = len(stages(net))
-    if not -count <= stage < count:
-        raise ValueError(f"cnn_lstm: stage {stage} of {backbone}: it has {count} stages, expected {-count} to {count - 1}")
-    cam_layer = "network.backbone." + stages(net)[stage]["module"]
-    before = {name.rsplit(".", 1)[0] for name in net.state_dict()}
-    network = CNNLSTMNetwork(
-        net,
-        num_classes=num_classes,
-        pool=pool,
-        grid=grid,
-        stage=stage,
-        rnn=rnn,
-        hidden=hidden,
-        layers=layers,
-        bidirectional=bidirectional,
-        readout=readout,
-        difference=difference,
-        dropout=dropout,
-    )
-    pruned = before - {name.rsplit(".", 1)[0] for name in net.state_dict()}
-    unused = dict.fromkeys(classifier_names(config, "network.backbone."), "classifier of the frame model; a CNN-LSTM has its own")
-    unused.update({f"network.backbone.{name}": f"beyond stage {stage}, where the features are taken" for name in sorted(pruned)})
-    return VideoClassifier(
-        network,
-        clip_shape=(3, num_frames, *size),
-        num_classes=num_classes,
-        mean=config["mean"],
-        std=config["std"],
-        head_names=("network.head",),
-        cam_layer=cam_layer,
-        uses_time=True,
-        new_names=("network.projection", "network.rnn"),
-        unused=unused,
-    )
+    return on_timm_features(
+        "cnn_lstm", num_classes, num_frames, size, frozen=False,
+        backbone=backbone, pretrained=pretrained, drop_path=drop_path, pool=pool, grid=grid, stage=stage, rnn=rnn, hidden=hidden,
+        layers=layers, bidirectional=bidirectional, readout=readout, difference=difference, dropout=dropout,
+    )  # fmt: skip
+
+
+@MODELS.register(name="embedding_lstm")
+def embedding_lstm(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    backbone: str = "resnet18",
+    pretrained: bool = False,
+    pool: str = "avg",
+    grid: int = 4,
+    stage: int = -1,
+    rnn: str = "lstm",
+    hidden: int = 256,
+    layers: int = 1,
+    bidirectional: bool = False,
+    readout: str = "mean",
+    difference: bool = False,
+    dropout: float = 0.0,
+) -> VideoClassifier:
+    """CNN-LSTM on a frozen backbone: an LSTM or GRU over embeddings of the frames, which need computing only once (Güera and Delp 2018).
+
+    The backbone is what it was loaded as: ImageNet's (`pretrained`, as published), or that of a frame model or a CNN-LSTM
+    (MODEL.INIT_FROM). The settings mean what they mean in cnn_lstm; the names of its weights are the same.
+    """
+    return on_timm_features(
+        "embedding_lstm", num_classes, num_frames, size, frozen=True,
+        backbone=backbone, pretrained=pretrained, pool=pool, grid=grid, stage=stage, rnn=rnn, hidden=hidden,
+        layers=layers, bidirectional=bidirectional, readout=readout, difference=difference, dropout=dropout,
+    )  # fmt: skip

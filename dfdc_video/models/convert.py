@@ -6,12 +6,14 @@ one library has and the other does not, a head with one output for a model with 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers import Conv2dSame, resample_abs_pos_embed
 from torch import nn
 
 from dfdc_video.models.classifier import VideoClassifier
@@ -22,6 +24,13 @@ CAFFE2 = "Caffe2"
 PYSLOWFAST_EPS = 1e-5  # of every norm of PySlowFast
 EFFICIENTNET_EPS = 1e-3  # of every norm of efficientnet_pytorch, as in TensorFlow
 SHORTCUT_NORM = re.compile(r"(s\d+\.pathway\d+_res\d+)\.branch1_bn\.")
+
+
+@runtime_checkable
+class FitsPositions(Protocol):
+    """A network whose position embeddings can be interpolated: `mvit`."""
+
+    def fit_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]: ...
 
 
 @dataclass
@@ -35,7 +44,30 @@ class Converted:
 
 
 def to_our_names(model: VideoClassifier, state: dict[str, torch.Tensor], source: str, *, keep_head: bool) -> Converted:
-    """Name the tensors of a file as `model` does; our own names pass unchanged."""
+    """Name the tensors of a file as `model` does, our own names pass unchanged; position embeddings are interpolated to the model's size."""
+    result = _renamed(model, state, source, keep_head=keep_head)
+    if isinstance(model.network, FitsPositions):
+        result.notes.extend(model.network.fit_positions(result.state, "network."))
+    else:
+        _fit_timm_positions(model, result)
+    return result
+
+
+def _fit_timm_positions(model: VideoClassifier, result: Converted) -> None:
+    """Position embeddings of timm's vision transformers for images of another size, as timm interpolates them: bicubic, from a square."""
+    backbone, name = getattr(model.network, "backbone", None), f"{TIMM_PREFIX}pos_embed"
+    table, wanted = result.state.get(name), getattr(backbone, "pos_embed", None)
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if table is None or wanted is None or grid is None or table.ndim != 3 or table.shape == wanted.shape or not table.is_floating_point():
+        return
+    prefix = 0 if getattr(backbone, "no_embed_class", False) else getattr(backbone, "num_prefix_tokens", 1)
+    side = math.isqrt(max(table.shape[1] - prefix, 0))
+    if side and side * side == table.shape[1] - prefix and prefix + math.prod(grid) == wanted.shape[1]:
+        result.state[name] = resample_abs_pos_embed(table.float(), list(grid), num_prefix_tokens=prefix)
+        result.notes.append(f"position embeddings interpolated from {side} x {side} to {grid[0]} x {grid[1]} patches")
+
+
+def _renamed(model: VideoClassifier, state: dict[str, torch.Tensor], source: str, *, keep_head: bool) -> Converted:
     if source == CAFFE2:
         return _from_caffe2(model, state)
     if any(name.startswith("network.") for name in state):

@@ -14,7 +14,7 @@ from timm.layers import Conv2dSame, pad_same
 from timm.models._efficientnet_blocks import EdgeResidual, InvertedResidual
 from torch import nn
 
-from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stage_modules, stages, timm_backbone
 from dfdc_video.models.padding import pad_statically
 from dfdc_video.registry import MODELS, nearest
 
@@ -172,4 +172,5 @@ def efficientnet3d(
         head_names=classifier_names(config, "network.backbone."),
         cam_layer="network.backbone." + stages(network)[-1]["module"],
         uses_time=True,
+        map_layers=stage_modules(network, "network.backbone."),
     )

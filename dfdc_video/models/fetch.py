@@ -1,4 +1,4 @@
-"""Weights by path or by URL: a URL comes with the SHA-256 of its file, and is fetched once, into a cache.
+"""Weights by path, by URL or by timm's name: a URL comes with the SHA-256 of its file, and is fetched once, into a cache.
 
 The cache is the folder that DFDC_VIDEO_CACHE names, else ~/.cache/dfdc_video. A file is in it under its hash or not at all.
 """
@@ -15,7 +15,10 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
+from dfdc_video.models.timm_weights import is_timm, timm_state
+
 SCHEMES = ("http", "https", "file")
+SUFFIXES = (".ckpt", ".pth", ".pyth", ".pkl", ".pt", ".bin", ".safetensors")
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
 
@@ -28,18 +31,31 @@ def is_url(text: str | Path) -> bool:
     return isinstance(text, str) and "://" in text
 
 
-def find_weights(source: str | Path) -> Path:
-    """The file that MODEL.INIT_FROM names: a path, or `URL#sha256=HEX`, which is fetched where the cache has it not.
+def find_weights(source: str | Path) -> Path | str:
+    """What MODEL.INIT_FROM names, found or fetched: the file of a path or of `URL#sha256=HEX`; `timm:NAME` itself, now in timm's cache.
 
-    FileNotFoundError where there is no such file, with what to fetch and where to put it; ValueError for a URL without or with a wrong hash.
+    FileNotFoundError where there is no such file, with what to fetch and where to put it; ValueError for a URL without or with a wrong hash
+    and for a name that timm has no weights for.
     """
+    if is_timm(source):
+        timm_state(str(source))
+        return str(source)
+    return find_file(source)
+
+
+def find_file(source: str | Path) -> Path:
+    """`find_weights` of a path or a URL."""
     if is_url(source):
         url, _, fragment = str(source).partition("#")
         return resolve_weights(url, sha256=fragment.removeprefix("sha256="))
     path = Path(source).expanduser()
+    if path.is_dir():
+        inside = sorted(p for p in (path / "checkpoints/best.ckpt", *path.glob("*")) if p.suffix in SUFFIXES and p.is_file())
+        raise FileNotFoundError(f"{source} is a folder, expected a file of weights{f': {inside[0]}, for example' if inside else ''}")
     if not path.is_file():
         raise FileNotFoundError(
-            f"MODEL.INIT_FROM: no file at {source}; put the weights there, name another file or URL#sha256=HEX, or set it to '' for random weights"
+            f"no file at {source}; put the weights there, name another file ({', '.join(SUFFIXES)}), URL#sha256=HEX or timm:NAME, "
+            "or set MODEL.INIT_FROM to '' for random weights"
         )
     return path
 

@@ -8,9 +8,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stage_modules, stages, timm_backbone
 from dfdc_video.models.padding import pad_statically
 from dfdc_video.registry import MODELS
+
+
+def unordered_mean(values: torch.Tensor) -> torch.Tensor:
+    """(B, T, …) -> (B, …): the mean over the frames, to the last bit the same in whatever order they come.
+
+    A sum of floats depends on the order of its terms, so they are put in order of size first.
+    """
+    return values.sort(1).values.mean(1)
 
 
 class FrameNetwork(nn.Module):
@@ -24,7 +32,7 @@ class FrameNetwork(nn.Module):
         return self.backbone(fold(clip)).unflatten(0, (clip.shape[0], clip.shape[2]))  # (B, T, K)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        return self.frame_logits(clip).mean(1)
+        return unordered_mean(self.frame_logits(clip))
 
 
 @MODELS.register(name="frame")
@@ -56,4 +64,5 @@ def frame(
         head_names=classifier_names(config, "network.backbone."),
         cam_layer="network.backbone." + stages(network)[-1]["module"],
         uses_time=False,
+        map_layers=stage_modules(network, "network.backbone."),
     )

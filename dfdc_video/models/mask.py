@@ -39,12 +39,15 @@ def add_mask_head(model: VideoClassifier, *, stage: int = -2) -> VideoClassifier
     if not -count <= stage < count:
         raise ValueError(f"mask head at stage {stage}: this {name} has {count} stages, expected {-count} to {count - 1}")
     layer = model.map_layers[stage]
-    with torch.no_grad():
-        clip = torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device="meta")
-        maps = maps_of(on_meta(model), layer, clip)[1]
+    clip = torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device="meta")
+    try:
+        with torch.no_grad():
+            maps = maps_of(on_meta(model), layer, clip)[1]
+    except AttributeError:  # a few of timm's networks name stages that are no modules, or that give several maps
+        raise ValueError(f"no mask head on this {name} at stage {stage}: {layer} has no maps of its own; choose another stage or backbone") from None
     height, width = model.clip_shape[2:]
     # Tokens have no height and width, and channels in the last place do not look like them.
-    if maps.ndim != 5 or not 0.5 < (height / maps.shape[3]) / (width / maps.shape[4]) < 2:
+    if maps.ndim != 5 or abs(maps.shape[3] - height * maps.shape[4] / width) > max(1.5, 0.3 * maps.shape[3]):
         raise ValueError(f"no mask head on this {name}: {layer} gives {tuple(maps.shape)}, no feature maps; expected a convolutional backbone")
     model.mask_head = MaskHead(maps.shape[1], layer=layer).to(model.mean.device)
     model.new_names = (*model.new_names, "mask_head")

@@ -1,11 +1,13 @@
 """MViT: a vision transformer whose attention pools space as the channels grow (Fan et al. 2021).
 
 The network is pytorchvideo's, with the names of its model zoo under `network.body.`. Its position embeddings are learned for one clip length
-and one crop: a model takes what it was built for and nothing else.
+and one crop: a model takes clips of the size that it was built for and nothing else. Weights of another size fit once these embeddings are
+interpolated, which nothing else in them needs.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -17,6 +19,7 @@ from dfdc_video.models.slowfast import MEAN, STD
 from dfdc_video.registry import MODELS
 
 PATCH_STRIDE = (2, 4, 4)  # frames, pixels, pixels per token
+POSITIONS = "body.cls_positional_encoding.pos_embed_"
 
 
 class MViTNetwork(nn.Module):
@@ -33,6 +36,33 @@ class MViTNetwork(nn.Module):
                 "for one size; build the model for the size of the clip"
             )
         return self.body(clip)
+
+    def fit_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]:
+        """Interpolate the position embeddings of a state dict for this size, in place; notes of what was done, none where sizes agree.
+
+        One table for the places, one for the times: bicubic and linear, as is usual for vision transformers on images of another size
+        (Dosovitskiy et al. 2021, section 3.2). A table of places says how many there are and not in which shape: as many as here are taken for
+        the same shape, others for a square, as in every published network; where they cannot be, the table stays as it is.
+        """
+        frames, height, width = (n // stride for n, stride in zip(self.clip_size, PATCH_STRIDE, strict=True))
+        notes = []
+        for kind, count in (("spatial", height * width), ("temporal", frames)):
+            name = f"{prefix}{POSITIONS}{kind}"
+            table = state.get(name)
+            if table is None or table.ndim != 3 or table.shape[0] != 1 or not table.shape[1] or not table.is_floating_point():
+                continue
+            side = math.isqrt(table.shape[1])
+            if table.shape[1] == count:
+                if kind == "spatial" and side * side == count and height != width:
+                    notes.append(f"position embeddings in space taken for {height} x {width} tokens, not for {side} x {side}, which are as many")
+            elif kind == "temporal":
+                state[name] = nn.functional.interpolate(table.float().mT, size=count, mode="linear").mT
+                notes.append(f"position embeddings in time interpolated from {table.shape[1]} to {count} tokens")
+            elif side * side == table.shape[1]:
+                grid = table.float().mT.unflatten(2, (side, side))  # (1, C, H, W)
+                state[name] = nn.functional.interpolate(grid, size=(height, width), mode="bicubic").flatten(2).mT
+                notes.append(f"position embeddings in space interpolated from {side} x {side} to {height} x {width} tokens")
+        return notes
 
 
 def check_settings(num_frames: int, size: tuple[int, int], depth: int, width: int, heads: int, stages: tuple[int, ...]) -> None:

@@ -90,4 +90,5 @@ def slowfast(
         head_names=("network.body.blocks.6.proj",),
         cam_layer="network.body.blocks.4.multipathway_blocks.0",
         uses_time=True,
+        map_layers=tuple(f"network.body.blocks.{number}.multipathway_blocks.0" for number in range(5)),  # of the slow pathway
     )

@@ -54,9 +54,9 @@ def describe(name: str, num_classes: int, num_frames: int, size: tuple[int, int]
     return {"model": name, **summarise(model), "summary": summary_of(builder), "source": source_of(name)}
 
 
-def source_of(name: str) -> str:
-    """The paper or papers that a registered model's docstring names, `Authors year`; empty where it names none."""
-    text = " ".join((inspect.getdoc(MODELS.get(name)) or "").split())
+def source_of(name: str, text: str = "") -> str:
+    """The papers, `Authors year`, that `text` (a config's line about itself) and a registered model's docstring name; empty where none is named."""
+    text = " ".join([*text.split(), *(inspect.getdoc(MODELS.get(name)) or "").split()])
     return "; ".join(dict.fromkeys(A_PAPER.findall(text)))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+LEGACY_START = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 NUMBERS = "fiub"  # kinds of dtype: an array of objects could hold anything
 
 
@@ -38,6 +39,13 @@ def _bytes(text: str, encoding: str) -> bytes:
 ALLOWED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _bytes}
 for core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and since numpy 2: what its own arrays and scalars name
     ALLOWED |= {(core, "_reconstruct"): np.zeros(0).__reduce__()[0], (core, "scalar"): np.float64(0).__reduce__()[0]}
+
+
+def is_torch(path: Path) -> bool:
+    """Whether a file is torch's, zipped or as before torch 1.6, whatever it is called."""
+    with path.open("rb") as file:
+        start = file.read(len(LEGACY_START))
+    return start.startswith(b"PK") or start == LEGACY_START
 
 
 class ArrayUnpickler(pickle.Unpickler):

@@ -19,6 +19,7 @@ from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
 from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.frame import unordered_mean
 from dfdc_video.models.slowfast import MEAN, STD
 from dfdc_video.registry import MODELS
 
@@ -36,6 +37,13 @@ class VideoNetwork(nn.Module):
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         check_length(clip.shape[2], self.min_frames)
         return self.body(clip)
+
+
+class MeanOfFrames(nn.Module):
+    """(B, C, T, h, w) -> (B, C, 1, 1, 1): the mean over everything, exactly the same in whatever order the frames come."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return unordered_mean(maps.mean((3, 4)).transpose(1, 2))[:, :, None, None, None]
 
 
 def check_length(num_frames: int, min_frames: int) -> None:
@@ -66,6 +74,7 @@ def classifier_of(
         head_names=(f"network.body.blocks.{last}.proj",),
         cam_layer=f"network.body.blocks.{last - 1}",
         uses_time=uses_time,
+        map_layers=tuple(f"network.body.blocks.{number}" for number in range(last) if any(True for _ in blocks[number].parameters())),
     )
 
 
@@ -109,6 +118,8 @@ def c2d(
         stage_conv_a_kernel_size=((1, 1, 1),) * 4,
         **MEAN_OVER_ALL,
     )
+    if not pool_time:
+        body.blocks[-1].pool = MeanOfFrames()
     return classifier_of(body, num_classes, num_frames, size, min_frames=2 if pool_time else 1, uses_time=pool_time)
 
 

@@ -7,20 +7,27 @@ Weights only (MODEL.INIT_FROM): optimiser, epoch and counters of a run are Light
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dfdc_video.models.classifier import VideoClassifier
-from dfdc_video.models.convert import CAFFE2, save_pyslowfast, to_our_names
+from dfdc_video.models.convert import CAFFE2, TIMM_PREFIX, Converted, save_pyslowfast, to_our_names
 from dfdc_video.models.efficientnet3d import inflated
-from dfdc_video.models.fetch import find_weights, is_url, resolve_weights
-from dfdc_video.models.unpickle import read_caffe2
+from dfdc_video.models.fetch import find_file, find_weights, resolve_weights
+from dfdc_video.models.timm_weights import is_timm, timm_state
+from dfdc_video.models.unpickle import is_torch, read_caffe2
 
 __all__ = ["LoadReport", "find_weights", "load_weights", "read_state", "resolve_weights", "save_pyslowfast"]
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+WRAPPED = re.compile("^(?:" + "|".join(map(re.escape, WRAPPERS)) + ")+")
+
+
+NO_HEAD = "the file has no head of this model (keep_head=True)"
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,17 @@ def load_weights(model: VideoClassifier, path: str | Path, *, keep_head: bool = 
 
     Takes, from a path or `URL#sha256=HEX`, our checkpoints and state dicts of any family, state dicts of timm (`.pth`, `.safetensors`),
     pytorchvideo's zoo (`.pyth`), PySlowFast's checkpoints (`.pyth`, and `.pkl` of Caffe2), EfficientNets of efficientnet_pytorch and of
-    NTech's DFDC solution; 2D weights of the same backbone become temporal kernels of EfficientNet-3D (divided by the kernel length) and the
-    backbone of a CNN-LSTM. The head stays as it was initialised unless `keep_head`, which then must fit.
-    ValueError when the file is no checkpoint or one of another architecture; the model is then unchanged.
+    NTech's DFDC solution; `timm:NAME` are timm's own weights of that name. 2D weights of the same backbone become temporal kernels of
+    EfficientNet-3D (divided by the kernel length) and the backbone of a CNN-LSTM; MViT's position embeddings are interpolated for clips of
+    another size. Half and double precision become the model's. The head stays as it was initialised unless `keep_head`, which then must fit.
+    ValueError when the file is no checkpoint, one of another architecture or one with NaN or infinity; the model is then unchanged.
     """
-    state, source, foreign = read_state(path)
-    converted = to_our_names(model, state, source, keep_head=keep_head)
+    foreign: dict[str, str] = {}
+    if is_timm(path):
+        converted = _from_timm(model, str(path))
+    else:
+        state, source, foreign = read_state(path)
+        converted = to_our_names(model, state, source, keep_head=keep_head)
     loaded, report = match(model, converted.state, path=str(path), source=converted.source, keep_head=keep_head)
     report.left_out.update({**foreign, **converted.left_out})
     report.notes.extend(converted.notes)
@@ -66,14 +78,24 @@ def load_weights(model: VideoClassifier, path: str | Path, *, keep_head: bool = 
     return report
 
 
+def _from_timm(model: VideoClassifier, path: str) -> Converted:
+    _, _, height, width = model.clip_shape
+    state, name, config = timm_state(path, (height, width))
+    result = Converted({TIMM_PREFIX + n: t for n, t in state.items()}, f"timm {name}")
+    ours = [tuple(round(v, 4) for v in values.flatten().tolist()) for values in (model.mean, model.std)]
+    theirs = [tuple(round(v, 4) for v in values) for values in (config.mean, config.std)]
+    if ours != theirs:
+        result.notes.append(
+            f"{name} was trained on pixels of mean {theirs[0]} and std {theirs[1]}, this model takes {ours[0]} and {ours[1]}: "
+            f"set MODEL.BACKBONE {name} for its own"
+        )
+    return result
+
+
 def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], str, dict[str, str]]:
     """Tensors by name, the kind of file, and what of a training checkpoint is not the model (name -> reason)."""
-    path = find_weights(path) if is_url(path) else Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no weights at {path}: MODEL.INIT_FROM takes a checkpoint file (.ckpt, .pth, .pyth, .pkl, .pt, .safetensors) or URL#sha256=HEX"
-        )
-    if path.suffix == ".pkl" and not _is_zip(path):
+    path = find_file(path)
+    if path.suffix == ".pkl" and not is_torch(path):
         return read_caffe2(path), CAFFE2, {}
     content = _read(path)
     if not isinstance(content, Mapping):
@@ -81,7 +103,7 @@ def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], str, dict[str
     source, foreign = "state dict", {}
     if isinstance(content.get("state_dict"), Mapping):
         source = "Lightning checkpoint"
-        inner = content["state_dict"]
+        inner = _unwrapped(path, content["state_dict"])
         state = {name.removeprefix("model."): t for name, t in inner.items() if name.startswith("model.")}
         foreign = {name: "part of the training, not of the model" for name in inner if not name.startswith("model.")}
         if not state:
@@ -90,27 +112,22 @@ def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], str, dict[str
         state, source = dict(content["model_state"]), "model_state of a checkpoint"
     else:
         state = dict(content)
+    state = _unwrapped(path, state)
     strange = [str(name) for name, t in state.items() if not isinstance(t, torch.Tensor)]
     if strange or not state:
         raise ValueError(f"{path} is no state dict: {', '.join(strange[:3]) or 'nothing in it'}; expected names with tensors")
-    return {_unwrapped(name): t for name, t in state.items()}, source, foreign
-
-
-def _is_zip(path: Path) -> bool:
-    """A torch file under the suffix of a pickle."""
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
+    return state, source, foreign
 
 
 def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
+        except Exception as error:  # its own error, or what a damaged header leads to
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+            raise ValueError(f"{path} is no safetensors file or is damaged ({reason}); fetch it again") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -118,18 +135,20 @@ def _read(path: Path) -> object:
         if "Unsupported global" in str(error):
             raise ValueError(f"{path} holds Python objects besides tensors: refused, nothing of it was run; save its state dict alone") from error
         raise ValueError(f"{path} is no torch checkpoint or is damaged; fetch or save it again") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, OSError) as error:
+    except Exception as error:  # a damaged stream fails in any of the constructors that it calls, each with an error of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
         raise ValueError(f"{path} is no torch checkpoint or is damaged ({reason}); fetch or save it again") from error
 
 
-def _unwrapped(name: str) -> str:
-    for prefix in WRAPPERS:
-        name = name.removeprefix(prefix)
-    return name
+def _unwrapped(path: Path, state: Mapping) -> dict[str, Any]:
+    """Names without what DistributedDataParallel and torch.compile put before them, in any order."""
+    result = {WRAPPED.sub("", str(name)): t for name, t in state.items()}
+    if len(result) < len(state):
+        raise ValueError(f"{path} has tensors of one name with and without {' or '.join(WRAPPERS)} before it; save one of the two models alone")
+    return result
 
 
-def _within(name: str, prefixes) -> str | None:
+def _within(name: str, prefixes: Iterable[str]) -> str | None:
     """The prefix, a whole module, that `name` lies in."""
     return next((p for p in prefixes if name == p or name.startswith(p + ".")), None)
 
@@ -137,27 +156,28 @@ def _within(name: str, prefixes) -> str | None:
 def match(
     model: VideoClassifier, state: dict[str, torch.Tensor], *, path: str, source: str, keep_head: bool
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
-    """Pair the tensors of a file with those of a model; ValueError when something stays unexplained."""
+    """Pair the tensors of a file with those of a model, in the model's precision; ValueError when something stays unexplained."""
     target = model.state_dict()
     report = LoadReport(path, source, [])
     loaded: dict[str, torch.Tensor] = {}
     unexplained: list[str] = []
     for name, tensor in state.items():
-        in_head = _within(name, model.head_names)
         unused = _within(name, model.unused)
-        if in_head and not keep_head:
+        if _within(name, model.head_names) and not keep_head:
             report.left_out[name] = "classifier head, initialised anew (keep_head=False)"
-        elif name in target and tensor.shape == target[name].shape:
-            loaded[name] = tensor
-        elif name in target and (wide := _inflate(tensor, target[name])) is not None:
-            loaded[name] = wide
-            report.inflated.append(name)
         elif name not in target and unused:
             report.left_out[name] = model.unused[unused]
-        elif name in target:
-            unexplained.append(f"{name} has the shape {tuple(tensor.shape)}, expected {tuple(target[name].shape)}")
-        else:
+        elif name not in target:
             unexplained.append(f"{name} is not in the model")
+        elif problem := _not_weights(tensor, target[name]):
+            unexplained.append(f"{name} {problem}")
+        elif tensor.shape == target[name].shape:
+            loaded[name] = tensor.to(target[name].dtype)
+        elif (wide := _inflate(tensor, target[name])) is not None:
+            loaded[name] = wide
+            report.inflated.append(name)
+        else:
+            unexplained.append(f"{name} has the shape {tuple(tensor.shape)}, expected {tuple(target[name].shape)}")
     absent = {p for p in model.new_names if not any(_within(name, (p,)) for name in state)}
     for name in target:
         if name in loaded:
@@ -171,21 +191,39 @@ def match(
         elif name not in state:
             unexplained.append(f"{name} is not in the file")
     if keep_head and any(_within(name, model.head_names) for name in report.missing):
-        unexplained.append("the file has no head of this model (keep_head=True)")
+        unexplained.append(NO_HEAD)
     if unexplained:
         body = [n for n in target if not _within(n, model.head_names) and not _within(n, absent)]
         share = sum(n in loaded for n in body) / len(body)
         problem = "is a checkpoint of another architecture" if share < 0.5 else "does not fit the model"
+        in_head = all(text == NO_HEAD or _within(text.split()[0], model.head_names) for text in unexplained)
         raise ValueError(
             f"{path} ({source}) {problem}: {len(report.matched)} of {len(target)} tensors match; {'; '.join(unexplained[:3])}"
             + (f"; and {len(unexplained) - 3} more" if len(unexplained) > 3 else "")
-            + "; check MODEL.NAME and its settings"
+            + ("; set MODEL.KEEP_HEAD False to start with a new head" if in_head else "; check MODEL.NAME and its settings")
         )
+    _check_finite(loaded, path)
     return loaded, report
+
+
+def _not_weights(tensor: torch.Tensor, target: torch.Tensor) -> str:
+    """Why the numbers of a tensor cannot be those of `target`, or ''."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        return "holds no values" if tensor.is_meta else f"has the layout {tensor.layout}, expected a dense tensor"
+    if tensor.is_complex() or (target.is_floating_point() and not tensor.is_floating_point()):
+        found, wanted = (str(t.dtype).removeprefix("torch.") for t in (tensor, target))
+        return f"is of {found}, expected {wanted}: quantised weights are not taken"
+    return ""
+
+
+def _check_finite(loaded: Mapping[str, torch.Tensor], path: str) -> None:
+    bad = [name for name, t in loaded.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if bad:
+        raise ValueError(f"{path} holds NaN or infinity in {len(bad)} of its tensors ({bad[0]}): from a run that diverged, or damaged; take another")
 
 
 def _inflate(tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
     """A Conv2d weight as the (k, h, w) kernel of the same channels and area; None where the shapes say something else."""
     if tensor.ndim == 4 and target.ndim == 5 and tensor.shape[2:] == target.shape[3:] and tensor.shape[:2] == target.shape[:2]:
-        return inflated(tensor.float(), target.shape[2])
+        return inflated(tensor.float(), target.shape[2]).to(target.dtype)
     return None

@@ -6,9 +6,7 @@ follow from names and shapes alone (`fill` and `clip`). efficientnet_pytorch is 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import pickle
 from pathlib import Path
 
@@ -16,33 +14,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from pyslowfast_shapes import fill, pyslowfast_resnet, pyslowfast_slowfast, pyslowfast_x3d
 from torch import nn
 
 import dfdc_video
 from dfdc_video.models.padding import StaticSameConv2d, pad_statically
 
 REFERENCE = Path(__file__).parent / "reference"
-
-
-def tensor_for(name, shape):
-    """Values drawn from a generator that the tensor's name seeds, of a size that keeps a deep network's activations in range."""
-    if name.endswith("num_batches_tracked"):
-        return torch.tensor(0)
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
-    values = np.asarray(np.random.RandomState(seed).standard_normal(shape), dtype="float32")
-    if name.endswith("running_var"):
-        values = 1 + 0.1 * np.abs(values)
-    elif name.endswith("running_mean"):
-        values = 0.1 * values
-    elif len(shape) == 1:
-        values = 0.1 * values + (1 if name.endswith("weight") else 0)
-    else:
-        values = values * np.sqrt(2.0 / np.prod(shape[1:]))
-    return torch.from_numpy(np.ascontiguousarray(values, dtype="float32"))
-
-
-def fill(shapes):
-    return {name: tensor_for(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 def clip(shape):
@@ -198,64 +176,9 @@ def test_static_padding_matters_at_odd_sizes(tmp_path, static, same):
     assert ((found - wanted).abs().max() <= 1e-3 * wanted.abs().max()) == same
 
 
-def norm(name, channels):
-    leaves = ("weight", "bias", "running_mean", "running_var")
-    return {**{f"{name}.{leaf}": (channels,) for leaf in leaves}, f"{name}.num_batches_tracked": ()}
-
-
-def pyslowfast_slow(depths=(3, 4, 6, 3), classes=400):
-    """Names and shapes of PySlowFast's Slow R50, built as its builder builds it."""
-    state = {"s1.pathway0_stem.conv.weight": (64, 3, 1, 7, 7), **norm("s1.pathway0_stem.bn", 64)}
-    channels = 64
-    for stage, depth in enumerate(depths, start=2):
-        inner, out, time = 64 * 2 ** (stage - 2), 256 * 2 ** (stage - 2), 3 if stage > 3 else 1
-        for number in range(depth):
-            block = f"s{stage}.pathway0_res{number}."
-            if number == 0:
-                state |= {f"{block}branch1.weight": (out, channels, 1, 1, 1), **norm(f"{block}branch1_bn", out)}
-            state |= {f"{block}branch2.a.weight": (inner, channels, time, 1, 1), **norm(f"{block}branch2.a_bn", inner)}
-            state |= {f"{block}branch2.b.weight": (inner, inner, 1, 3, 3), **norm(f"{block}branch2.b_bn", inner)}
-            state |= {f"{block}branch2.c.weight": (out, inner, 1, 1, 1), **norm(f"{block}branch2.c_bn", out)}
-            channels = out
-    return {**state, "head.projection.weight": (classes, channels), "head.projection.bias": (classes,)}
-
-
-def rounded(width, least=8, divisor=8):
-    new = max(least, int(width + divisor / 2) // divisor * divisor)
-    return new + divisor if new < 0.9 * width else new
-
-
-def pyslowfast_x3d(depth_factor=2.2, classes=400):
-    """Names and shapes of PySlowFast's X3D-S, which has a norm in every shortcut with a convolution, also where the width stays."""
-    state = {"s1.pathway0_stem.conv_xy.weight": (24, 3, 1, 3, 3), "s1.pathway0_stem.conv.weight": (24, 1, 5, 1, 1), **norm("s1.pathway0_stem.bn", 24)}
-    channels = 24
-    for stage, (out, depth) in enumerate(((24, 1), (48, 2), (96, 5), (192, 3)), start=2):
-        inner = int(2.25 * out)
-        squeezed = rounded(inner * 0.0625)
-        for number in range(math.ceil(depth_factor * depth)):
-            block = f"s{stage}.pathway0_res{number}."
-            if number == 0:
-                state |= {f"{block}branch1.weight": (out, channels, 1, 1, 1), **norm(f"{block}branch1_bn", out)}
-            state |= {f"{block}branch2.a.weight": (inner, channels, 1, 1, 1), **norm(f"{block}branch2.a_bn", inner)}
-            state |= {f"{block}branch2.b.weight": (inner, 1, 3, 3, 3), **norm(f"{block}branch2.b_bn", inner)}
-            if number % 2 == 0:
-                for layer, shape in (("fc1", (squeezed, inner)), ("fc2", (inner, squeezed))):
-                    state |= {f"{block}branch2.se.{layer}.weight": (*shape, 1, 1, 1), f"{block}branch2.se.{layer}.bias": shape[:1]}
-            state |= {f"{block}branch2.c.weight": (out, inner, 1, 1, 1), **norm(f"{block}branch2.c_bn", out)}
-            channels = out
-    state |= {"head.conv_5.weight": (432, 192, 1, 1, 1), **norm("head.conv_5_bn", 432), "head.lin_5.weight": (2048, 432, 1, 1, 1)}
-    return {**state, "head.projection.weight": (classes, 2048), "head.projection.bias": (classes,)}
-
-
-def slowfast_4x16(state):
-    """The reference's shapes with the fusion kernel of 4x16."""
-    return {n: (*s[:2], 5, *s[3:]) if n.endswith("conv_f2s.weight") else s for n, s in state.items()}
-
-
 @pytest.mark.parametrize("name", ["slow_r50_8x8", "slowfast_r50_4x16"])
-def test_every_tensor_of_the_other_networks_has_its_place(tmp_path, name, slowfast_reference):
-    shapes = {row[0]: row[1] for row in slowfast_reference[0]["state"]}
-    state = fill(pyslowfast_slow() if name.startswith("slow_") else slowfast_4x16(shapes))
+def test_every_tensor_of_the_other_networks_has_its_place(tmp_path, name):
+    state = fill(pyslowfast_resnet() if name.startswith("slow_") else pyslowfast_slowfast((3, 4, 6, 3), 5))
     torch.save({"model_state": state}, tmp_path / "weights.pyth")
     model = dfdc_video.build_model(name, num_classes=400)
     report = dfdc_video.load_weights(model, tmp_path / "weights.pyth", keep_head=True)
@@ -319,7 +242,7 @@ def by_hand(state, clip):
 
 @pytest.mark.parametrize("name", ["slow_r50_8x8", "x3d_s"])
 def test_slow_and_x3d_are_the_networks_that_pyslowfast_s_names_describe(tmp_path, name):
-    state = fill(pyslowfast_slow() if name == "slow_r50_8x8" else pyslowfast_x3d())
+    state = fill(pyslowfast_resnet() if name == "slow_r50_8x8" else pyslowfast_x3d())
     torch.save({"model_state": state}, tmp_path / "weights.pyth")
     model = dfdc_video.build_model(name, num_classes=400).eval()
     dfdc_video.load_weights(model, tmp_path / "weights.pyth", keep_head=True)

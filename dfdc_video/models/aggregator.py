@@ -1,0 +1,160 @@
+"""A small learned network over the unordered frames of a clip, on a frozen frame model.
+
+What a frame model averages away, learned: which frames to believe (attention), or how their scores are spread (order statistics). As with
+the frame model the order of the frames cannot matter, to the last bit. Axes: B clips, T frames, D numbers per frame, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.models.frame import unordered_mean
+from dfdc_video.registry import MODELS, nearest
+
+INPUTS = ("features", "predictions")
+POOLS = ("mean", "attention", "order")
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+NUM_STATISTICS = len(QUANTILES) + 2
+
+
+class GatedAttention(nn.Module):
+    """(B, T, F) -> (B, F): the mean of the frames, each weighted by the softmax over T of w·(tanh(V h) ⊙ sigmoid(U h)) (Ilse et al. 2018)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1, bias=False)  # softmax does not see a bias
+
+    def weights(self, frames: torch.Tensor) -> torch.Tensor:
+        """(B, T, F) -> (B, T, 1), of which those of a clip sum to 1."""
+        return self.score(self.value(frames).tanh() * self.gate(frames).sigmoid()).softmax(1)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return (self.weights(frames) * frames).sum(1)
+
+
+def order_statistics(values: torch.Tensor) -> torch.Tensor:
+    """(B, T, D) -> (B, 7, D): minimum, quartiles and maximum over the frames, their mean and their standard deviation, of every channel.
+
+    Quantiles are interpolated linearly between neighbours, so that any number of frames has them; the deviation is that of the frames
+    themselves (divided by T). Both are exactly independent of the order, being computed from sorted values.
+    """
+    ordered = values.sort(1).values
+    rows = []
+    for quantile in QUANTILES:
+        position = quantile * (values.shape[1] - 1)
+        low = int(position)
+        high = min(low + 1, values.shape[1] - 1)
+        rows.append(torch.lerp(ordered[:, low], ordered[:, high], position - low))
+    mean = ordered.mean(1)
+    variance = (ordered - mean[:, None]).square().mean(1)
+    # A root has no slope at 0, where the clips are that do not change.
+    return torch.stack((*rows, mean, variance.clamp_min(1e-12).sqrt()), dim=1)
+
+
+def in_canonical_order(frames: torch.Tensor) -> torch.Tensor:
+    """(B, T, D) -> the same frames in an order that depends on nothing but their values.
+
+    By a hash of the numbers of each frame: integers add up to the same in any order, so the same bag of frames becomes the same tensor, and
+    whatever is computed of it is the same to the last bit. Frames that differ share a hash about once in 2^64 pairs.
+    """
+    mantissa, exponent = frames.detach().float().frexp()
+    exact = (mantissa * 2**24).long() * 512 + exponent  # (B, T, D), another integer for every float32
+    salt = torch.arange(1, frames.shape[2] + 1, device=frames.device) * -7046029254386353131  # 2^64 over the golden ratio; wraps around
+    salt = (salt ^ (salt >> 29)) | 1
+    order = (exact * salt).sum(2).argsort(1)  # (B, T)
+    return frames.gather(1, order[:, :, None].expand_as(frames))
+
+
+class AggregatorNetwork(nn.Module):
+    """(B, C, T, H, W) -> backbone per frame -> bag (B, T, D) -> mean, attention or order statistics -> (B, K)."""
+
+    def __init__(self, backbone: Any, *, dim: int, num_classes: int, inputs: str, pool: str, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.backbone, self.inputs, self.pool = backbone, inputs, pool
+        self.attention = GatedAttention(hidden) if pool == "attention" else None
+        # Of every frame ahead of attention, of what the frames became otherwise. Features come in any size, that of a log-probability says something.
+        self.projection = nn.Sequential(
+            nn.Linear(dim * NUM_STATISTICS if pool == "order" else dim, hidden),
+            nn.LayerNorm(hidden) if inputs == "features" else nn.Identity(),
+            nn.ReLU(),
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, num_classes)
+
+    def embedding_name(self) -> str:
+        """What `embed` takes from the backbone."""
+        return "log-probabilities" if self.inputs == "predictions" else "pooled features"
+
+    def embed(self, clip: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, H, W) -> features or log-probabilities of every frame by itself (B, T, D)."""
+        frames = self.backbone(fold(clip))
+        if self.inputs == "predictions":
+            frames = frames.log_softmax(1)
+        return frames.unflatten(0, (clip.shape[0], clip.shape[2]))
+
+    def from_embeddings(self, bag: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) -> (B, K)."""
+        bag = bag.to(self.head.weight.dtype)  # mixed precision would keep three digits of a quantile
+        return self.head(self.dropout(self.pooled(bag)))
+
+    def pooled(self, bag: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) -> (B, hidden)."""
+        if self.attention:
+            return self.attention(self.projection(in_canonical_order(bag)))
+        return self.projection(order_statistics(bag).flatten(1) if self.pool == "order" else unordered_mean(bag))
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return self.from_embeddings(self.embed(clip))
+
+
+@MODELS.register(name="aggregator")
+def aggregator(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    backbone: str = "resnet18",
+    pretrained: bool = False,
+    inputs: str = "features",
+    pool: str = "attention",
+    hidden: int = 128,
+    dropout: float = 0.0,
+) -> VideoClassifier:
+    """Learned pooling of a bag of frames on a frozen frame model: gated attention (Ilse et al. 2018) or order statistics.
+
+    `inputs`: the backbone's pooled `features`, or `predictions`, the log-probabilities that a trained frame model gives (MODEL.INIT_FROM, with
+    its classifier). `pool`: `attention` over the frames; `order`, the quantiles, mean and standard deviation of every channel over the clip;
+    or `mean`, the control that tells what these two add to another layer.
+    """
+    for setting, value, known in (("inputs", inputs, INPUTS), ("pool", pool, POOLS)):
+        if value not in known:
+            raise ValueError(f"aggregator: {setting} '{value}'; {nearest(value, known)}")
+    if hidden < 1:
+        raise ValueError(f"aggregator: hidden {hidden}, expected the number of units, 1 or more")
+    predictions = inputs == "predictions"
+    if predictions and pretrained:
+        raise ValueError(
+            "aggregator: inputs predictions with pretrained: ImageNet's classifier has other classes; "
+            "set MODEL.PRETRAINED False MODEL.INIT_FROM <checkpoint of a frame model>"
+        )
+    net, config = timm_backbone(backbone, num_classes=num_classes if predictions else 0, size=size, pretrained=pretrained)
+    classifier = classifier_names(config, "network.backbone.")
+    dim = num_classes if predictions else net.num_features
+    return VideoClassifier(
+        AggregatorNetwork(net, dim=dim, num_classes=num_classes, inputs=inputs, pool=pool, hidden=hidden, dropout=dropout),
+        clip_shape=(3, num_frames, *size),
+        num_classes=num_classes,
+        mean=config["mean"],
+        std=config["std"],
+        head_names=("network.head",),
+        cam_layer="network.backbone." + stages(net)[-1]["module"],
+        uses_time=False,
+        new_names=("network.projection", "network.attention") if pool == "attention" else ("network.projection",),
+        unused={} if predictions else dict.fromkeys(classifier, "classifier of the frame model; the aggregator has its own"),
+        frozen_names=("network.backbone",),
+    )
