@@ -1,15 +1,19 @@
-"""A question as data: arms are settings on one base, times seeds; the answer is a comparison on one split."""
+"""A question as data: arms are settings on one base, times seeds; the answer is a comparison on one split.
+
+A registered experiment is a function that gives an Experiment. Its keyword-only parameters are the experiment's own settings: they act through
+the settings of the arms, so that a run made with another value is another run.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfdc_video.config import config_hash, resolve
+from dfdc_video.config import config_hash, keyword_arguments, parse_overrides, resolve
 from dfdc_video.evaluation.compare import Comparison, compare
 from dfdc_video.registry import EXPERIMENTS, nearest, summary_of
 from dfdc_video.report.page import write_page
@@ -48,10 +52,14 @@ def launch(
 
     Runs that are done are kept, interrupted ones continue, so that calling it again finishes what is missing. Every config is resolved and
     checked before the first run starts: a mistyped key costs no training. A failing arm does not stop the others; it is raised at the end.
+
+    `overrides` are KEY VALUE pairs: lower-case ones are settings of the experiment itself, the others go over the config of every arm.
     """
     from dfdc_video.run import check, train
 
-    experiment = EXPERIMENTS.get(name)()
+    declared = EXPERIMENTS.get(name)
+    own, settings_of_all = split_settings(declared, overrides)
+    experiment = declared(**own)
     for arm in arms:
         if arm not in experiment.arms:
             raise ValueError(f"unknown arm '{arm}' of {name}; {nearest(arm, experiment.arms)}")
@@ -60,7 +68,7 @@ def launch(
     for seed in seeds or experiment.seeds:
         for arm, settings in chosen.items():
             common = ["SEED", str(seed), "WANDB.GROUP", name, "WANDB.NAME", f"{arm}-seed{seed}"]
-            plan.append((arm, Path(out) / arm / f"seed{seed}", resolve(experiment.base, arm=settings, overrides=[*common, *overrides])))
+            plan.append((arm, Path(out) / arm / f"seed{seed}", resolve(experiment.base, arm=settings, overrides=[*common, *settings_of_all])))
     for _, _, cfg in plan:
         check(cfg)
     failed = {}
@@ -79,6 +87,21 @@ def launch(
         first = next(iter(failed.items()))
         raise ValueError(f"{len(failed)} of {len(plan)} runs failed (first: {first[0]}: {first[1]}); the finished ones are kept: run it again")
     return finish(name, experiment, Path(out), [folder for _, folder, _ in plan], command=_command(name, overrides))
+
+
+def split_settings(declared: Callable[..., Experiment], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """KEY VALUE pairs -> the keyword arguments of an experiment (keys in lower case without a dot), and the pairs that are about a config.
+
+    ValueError for a lower-case key that the experiment does not have, with its nearest setting, and for a value of another type.
+    """
+    parse_overrides(words)  # an odd number of words, a value that is no YAML
+    own: list[str] = []
+    rest: list[str] = []
+    for key, value in zip(words[::2], words[1::2], strict=True):
+        (own if "." not in key and key.islower() else rest).extend((key, value))
+    if "SEED" in rest[::2]:
+        raise ValueError("SEED would be one for all runs of an experiment; give its seeds as --seeds 0 1 2")
+    return keyword_arguments(declared, own), rest
 
 
 def finish(name: str, experiment: Experiment, out: Path, folders: Sequence[Path], *, command: str) -> Comparison:

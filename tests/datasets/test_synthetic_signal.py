@@ -32,7 +32,7 @@ def faces(synthetic, tmp_path_factory):
     synthetic.generate(root, **settings, extras=False, workers=2, progress=lambda done, total: None)
     found = {method: {"pixels": [], "sharpness": [], "rings": []} for method in ("real", "spatial", "temporal")}
     for video in synthetic.plan({**settings, "extras": False, "originals_per_identity": 1}):
-        scene = synthetic.scene_of(video, settings["seed"])
+        scene = load_file(top_level("datasets") / "synthetic" / "film.py").scene_of(video, settings["seed"])
         zoom, centre = SIZE / (2 * REACH * scene["unit_px"]), np.asarray(scene["centres_px"][0])
         matrix = np.column_stack([zoom * np.eye(2), SIZE / 2 - zoom * centre])
         crops = [cv2.warpAffine(frame, 2 * matrix, (2 * SIZE, 2 * SIZE)) for frame in iter_frames(root / video["path"])]
