@@ -251,7 +251,7 @@ def _fill(section: str, given: Tree, allowed: dict[str, tuple[Any, Any]], *, own
     result = {}
     for key, (default, kind) in allowed.items():
         if key not in given and default is inspect.Parameter.empty:
-            raise ValueError(f"{section}.{key} is missing: {owner} needs it")
+            raise ValueError(f"{section}.{key} is missing: {owner or section} needs it")
         # a tuple is a list here, as it is after a round trip through YAML: the hash of a config must not tell them apart
         result[key] = _typed(f"{section}.{key}", given[key], kind) if key in given else list(default) if isinstance(default, tuple) else default
     return result

@@ -41,6 +41,7 @@ from dfdc_video.evaluation.pooling import pool_predictions
 from dfdc_video.evaluation.statistics import evaluate
 from dfdc_video.manifest import Manifest, write_atomic
 from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.fetch import file_sha256
 from dfdc_video.models.weights import find_weights, load_weights, read_state
 from dfdc_video.records import SPLIT_NAMES
 from dfdc_video.training.callbacks import Freezing, LearningRates, RandomState, SampleClips
@@ -135,6 +136,9 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
             load_weights(module.model, checkpoint, keep_head=True)  # what is frozen is needed now, the rest again when the fit starts
         embed(data, module.model, ("train", "val"), quiet=quiet)
     if loaded:
+        file = find_weights(cfg.MODEL.INIT_FROM)
+        if isinstance(file, Path):
+            loaded.notes.append(f"SHA-256 of the file: {file_sha256(file)}")
         log.info("%s", loaded)
         write_atomic(folder / "init_from.txt", f"{loaded}\n")
     log.info("%s", table)

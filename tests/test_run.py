@@ -1,5 +1,6 @@
 """A run from settings to report: its folder, exact resumption, what stops it, and the experiment over it."""
 
+import hashlib
 import json
 import os
 import signal
@@ -200,6 +201,7 @@ def test_a_model_starts_from_weights_that_it_is_given(finished, small_config, tm
     report = train(small_config("MODEL.INIT_FROM", str(folder / "checkpoints/best.ckpt")), tmp_path / "run", name="run", quiet=True)
     text = (tmp_path / "run" / "init_from.txt").read_text()
     assert "head" in text.lower() or "left out" in text.lower(), text
+    assert hashlib.sha256((folder / "checkpoints/best.ckpt").read_bytes()).hexdigest() in text
     assert report["num_parameters"] == sum(p.numel() for p in build_model(cfg, 2).parameters())
     with pytest.raises(ValueError):
         wrong = small_config("MODEL.INIT_FROM", str(folder / "checkpoints/best.ckpt"), name="slowfast_small")
