@@ -166,7 +166,7 @@ def save_pyslowfast(model: VideoClassifier, path: str | Path) -> Path:
     Head and batch statistics are in it; optimiser and epoch are not, so that PySlowFast starts from it and does not resume.
     ValueError for a model that PySlowFast has no names for.
     """
-    state = model.state_dict()
+    state = {name: t for name, t in model.state_dict().items() if not name.startswith("mask_head.")}  # a mask head is not theirs
     zoo = _inner(model, ZOO_PREFIX)
     names = pyslowfast_names(zoo)
     nameless = [n for n in zoo if n not in names] if len(zoo) == len(state) else list(state)

@@ -185,7 +185,7 @@ def match(
         elif _within(name, model.head_names) and not (keep_head and name in state):
             report.missing[name] = "classifier head, initialised anew"
         elif _within(name, absent):
-            report.missing[name] = "a 2D checkpoint has no such part, initialised anew"
+            report.missing[name] = "the file has no such part, initialised anew"
         elif name.endswith("num_batches_tracked") and name not in state:
             report.missing[name] = "a counter that older checkpoints do not have"
         elif name not in state:

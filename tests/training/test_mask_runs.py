@@ -117,3 +117,14 @@ def test_weights_of_a_model_do_not_depend_on_its_mask_head(masked_config):
     assert all(torch.equal(t, masked.state_dict()[n]) for n, t in plain.state_dict().items())
     with pytest.raises(ValueError, match="stage 7"):
         add_mask_head(plain, stage=7)
+
+
+def test_the_other_program_gets_the_network_without_the_mask_head(tmp_path):
+    from dfdc_video.models.classifier import build
+    from dfdc_video.models.weights import save_pyslowfast
+
+    model = add_mask_head(build("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4, beta_inv=4))
+    saved = torch.load(save_pyslowfast(model, tmp_path / "a.pyth"), weights_only=True)["model_state"]
+    assert not any("mask" in name for name in saved) and "head.projection.weight" in saved
+    plain = build("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4, beta_inv=4)
+    assert not load_weights(plain, tmp_path / "a.pyth", keep_head=True).missing
