@@ -40,7 +40,7 @@ def drawn(synthetic, method, *, identity=0):
     settings = {"seed": 0, "seconds": NUM_FRAMES / 30, "strength": 1.0, "spatial_strength": 1.0, "clip_seconds": 1.07}
     donor = None if method == "real" else identity ^ 1
     video = {"identity": identity, "donor": donor, "second": None, "take": 0, "fps": 30, "method": method, "size": (240, 320)}
-    scene = synthetic.scene_of(video, 0)
+    scene = synthetic.film.scene_of(video, 0)
     (x, y), half = scene["centres_px"][0], int(1.8 * scene["unit_px"])
     rows, columns = slice(int(y) - half, int(y) + half), slice(int(x) - half, int(x) + half)
     frames = [cv2.resize(frame[rows, columns], (SIZE, SIZE), interpolation=cv2.INTER_AREA) for frame in synthetic.frames_of(video, settings)]
