@@ -53,8 +53,10 @@ os.replace = replace_or_hold
 @pytest.fixture
 def nodes(folder):
     """A head and a second node, one CPU each."""
+    from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
+    Path(get_ray_address_file(None)).parent.mkdir(exist_ok=True)  # a head with a temp_dir of its own writes there, too, and does not make it
     (folder / "hook").mkdir()
     (folder / "hook/sitecustomize.py").write_text(HOLD)
     hook = {"PYTHONPATH": str(folder / "hook"), "HOLD_MARKER": str(folder / "held")}
