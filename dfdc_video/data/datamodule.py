@@ -123,9 +123,7 @@ class ClipData(L.LightningDataModule):
         """Compute what a frozen network says of every frame of these splits, once; clips are made of that from then on."""
         tracks = pd.concat([self.manifest.tracks_of(split) for split in splits], ignore_index=True)
         read = partial(whole_track, height=self.spec.height, width=self.spec.width, decoder=self.decoder)
-        self.embeddings = embed_tracks(
-            self.manifest.root, tracks, key=key, embed=embed, read=read, num_workers=self.num_workers, progress=progress
-        )
+        self.embeddings = embed_tracks(self.manifest.root, tracks, key=key, embed=embed, read=read, progress=progress, **self._workers())
 
     def _workers(self) -> dict[str, Any]:
         if not self.num_workers:

@@ -42,7 +42,7 @@ def read_embeddings(folder: Path, track_id: str) -> np.ndarray:
 
 
 class TrackFrames(torch.utils.data.Dataset):
-    """Whole tracks, for loader workers: item n is (track_id, frames uint8 (N, H, W, 3)) or (track_id, why it cannot be read)."""
+    """Whole tracks, for loader workers: item n is (track_id, frames uint8 (C, N, H, W)) or (track_id, why it cannot be read)."""
 
     def __init__(self, rows: list[dict[str, Any]], read: Callable[[Path, int], np.ndarray]) -> None:
         self.rows, self.read = rows, read
@@ -50,10 +50,11 @@ class TrackFrames(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[str, np.ndarray | str]:
+    def __getitem__(self, index: int) -> tuple[str, torch.Tensor | str]:
         row = self.rows[index]
         try:
-            return row["track_id"], self.read(row["path"], row["num_frames"])
+            frames = self.read(row["path"], row["num_frames"])
+            return row["track_id"], torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2)
         except (UnreadableVideo, OSError) as error:
             return row["track_id"], str(error)
 
@@ -65,13 +66,14 @@ def embed_tracks(
     key: str,
     embed: Callable[[torch.Tensor], torch.Tensor],
     read: Callable[[Path, int], np.ndarray],
-    num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    **loader_settings: Any,
 ) -> Path:
     """Make the embeddings of `tracks` (track_id, crop_path, num_frames) that are not there yet; the folder that holds them.
 
     `embed` maps uint8 (1, C, T, H, W) to (1, T, D), each frame by itself; `read(path, num_frames)` gives all frames of a face video at the
-    size of the clip. A file that is older than its face video is made anew. Tracks that cannot be read are named in the log and have no file.
+    size of the clip, in the workers of a loader with `loader_settings`. A file that is older than its face video is made anew. Tracks that
+    cannot be read are named in the log and have no file.
     ValueError for embeddings that half precision cannot hold.
     """
     folder = Path(root) / "cache" / "embeddings" / key
@@ -79,13 +81,12 @@ def embed_tracks(
     todo = list(_missing(Path(root), folder, tracks))
     if todo:
         log.info("embedding %d of %d tracks, once, into %s", len(todo), len(tracks), folder)
-    loader = torch.utils.data.DataLoader(TrackFrames(todo, read), batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
+    loader = torch.utils.data.DataLoader(TrackFrames(todo, read), batch_size=None, collate_fn=_as_it_is, **loader_settings)
     for done, (track_id, frames) in enumerate(loader, start=1):
         if isinstance(frames, str):
             log.warning("track %s cannot be read and has no embeddings: %s", track_id, frames)
         else:
-            clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2)[None]  # (1, C, N, H, W)
-            parts = [embed(part)[0].float().cpu() for part in clip.split(FRAMES_AT_ONCE, dim=2)]
+            parts = [embed(part)[0].float().cpu() for part in frames[None].split(FRAMES_AT_ONCE, dim=2)]
             array = torch.cat(parts).to(torch.float16)
             if not array.isfinite().all():
                 raise ValueError(f"the frozen network gives track {track_id} embeddings beyond half precision: load its weights (MODEL.INIT_FROM)")
