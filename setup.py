@@ -18,11 +18,17 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",
-    packages=[*find_packages(include=["dfdc_video", "dfdc_video.*"]), *(f"dfdc_video.{folder}" for folder in FOLDERS)],
+    packages=[
+        *find_packages(include=["dfdc_video", "dfdc_video.*"]),
+        *(f"dfdc_video.{folder}" for folder in FOLDERS),
+    ],
     package_dir={f"dfdc_video.{folder}": folder for folder in FOLDERS},
     package_data={
         "dfdc_video": ["report/*.html"],
-        **{f"dfdc_video.{folder}": ["*.py", "*.md", "*.yaml", "*/*.py", "*/*.md", "*/*.yaml"] for folder in FOLDERS},
+        **{
+            f"dfdc_video.{folder}": ["*.py", "*.md", "*.yaml", "*/*.py", "*/*.md", "*/*.yaml"]
+            for folder in FOLDERS
+        },
     },
     entry_points={"console_scripts": ["dfdc-video = dfdc_video.cli:main"]},
     install_requires=[
@@ -53,7 +59,15 @@ setup(
     ],
     extras_require={
         "cluster": ["ray>=2.50"],
-        "test": ["efficientnet_pytorch>=0.7.1", "ray>=2.50", "pebble>=5.1", "pytest>=8", "build>=1.2", "setuptools>=77", "wheel"],
+        "test": [
+            "efficientnet_pytorch>=0.7.1",
+            "ray>=2.50",
+            "pebble>=5.1",
+            "pytest>=8",
+            "build>=1.2",
+            "setuptools>=77",
+            "wheel",
+        ],
         "dev": ["ruff>=0.12", "mypy>=1.15", "pandas-stubs", "types-PyYAML"],
     },
 )

@@ -1,10 +1,12 @@
-"""Detection rate, false positives a frame and frames a second of every face detector, on scenes whose faces are known to the pixel.
+"""Detection rate, false positives a frame and frames a second of every face detector, on scenes whose faces
+are known to the pixel.
 
     dfdc-video bench detect [num_scenes 20] [seed 0] [footage VIDEO]
 
-Scenes are drawn: cluttered rooms of 1280x720 with people of the synthetic data set, near (a face of 20 to 45 % of the frame's height), far
-(4 to 9 %) or nobody. A face's true box is that of its head's outline below the hair line. Detectors take turns on every frame in one
-spawned worker, so that what else the machine does falls on all of them, and see frames reduced to the side that they ask for.
+Scenes are drawn: cluttered rooms of 1280x720 with people of the synthetic data set, near (a face of 20 to 45
+% of the frame's height), far (4 to 9 %) or nobody. A face's true box is that of its head's outline below the
+hair line. Detectors take turns on every frame in one spawned worker, so that what else the machine does falls
+on all of them, and see frames reduced to the side that they ask for.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ import cv2
 import numpy as np
 
 from dfdc_video.faces.track import iou
-from dfdc_video.registry import BENCHMARKS, DETECTORS, call_in_file, load_file, top_level
-from dfdc_video.video import iter_frames
+from dfdc_video.media.reader import iter_frames
+from dfdc_video.registry import BENCHMARKS, DETECTORS
+from dfdc_video.synthetic import draw
 
 HEIGHT_PX, WIDTH_PX = 720, 1280
-KINDS = {"near": (0.20, 0.45, 2), "far": (0.04, 0.09, 4), "nobody": (0.0, 0.0, 0)}  # smallest and largest face in frame heights, people
+# smallest and largest face in frame heights, people
+KINDS = {"near": (0.20, 0.45, 2), "far": (0.04, 0.09, 4), "nobody": (0.0, 0.0, 0)}
 HIT_IOU = 0.4
 EVERY = 5  # frames of the footage, as `prepare` looks at them
-VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {  # what the defaults are to be judged by: name, settings, and whether frames are reduced
+# what the defaults are to be judged by: name, settings, and whether frames are reduced
+VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "blazeface_full, frames not reduced": ("blazeface_full", {}, False),
     "tiled, frames not reduced": ("tiled", {}, False),
     "tiled, model short": ("tiled", {"model": "short"}, True),
@@ -39,8 +44,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {  # what the defaults a
 
 
 def room(rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) float32: a background of the synthetic data set with grain, patterned cloths, boxes and balls, no face in it."""
-    draw = load_file(top_level("datasets") / "synthetic" / "draw.py")
+    """(H, W, 3) float32: a background of the synthetic data set with grain, patterned cloths, boxes and
+    balls, no face in it.
+    """
     image: np.ndarray = draw.background(rng, HEIGHT_PX, WIDTH_PX)
     for _ in range(int(rng.integers(6, 14))):
         width, height = (int(v) for v in rng.integers(20, 220, 2))
@@ -54,13 +60,22 @@ def room(rng: np.random.Generator) -> np.ndarray:
         elif kind == "box":
             cv2.rectangle(image, (x, y), (x + width, y + height), colour.tolist(), -1, cv2.LINE_AA)
         else:
-            cv2.ellipse(image, (x + width // 2, y + height // 2), (width // 2, height // 2), 0, 0, 360, colour.tolist(), -1, cv2.LINE_AA)
+            cv2.ellipse(
+                image,
+                (x + width // 2, y + height // 2),
+                (width // 2, height // 2),
+                0,
+                0,
+                360,
+                colour.tolist(),
+                -1,
+                cv2.LINE_AA,
+            )
     return np.clip(image, 0, 255).astype(np.float32)
 
 
 def scene(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
     """One frame (H, W, 3) uint8 RGB and the true boxes (N, 4) of its faces; the same for the same arguments."""
-    draw = load_file(top_level("datasets") / "synthetic" / "draw.py")
     rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
     frame, boxes = room(rng), []
     low, high, people = KINDS[kind]
@@ -74,7 +89,13 @@ def scene(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
         pose = {"size": 0.0, "blink": 0.0, "tilt": rng.normal(0, 4), "yaw": rng.normal(0, 0.05)}
         person = draw.Person(outer, inner, unit_px=unit_px, light=(rng.uniform(-1, 1), rng.uniform(-1, 0.3)))
         person.draw_body(frame, x, y)
-        person.draw_head(frame, x, y, pose, {"dx": 0.0, "dy": 0.0, "scale": 0.0, "brightness": 0.0, "mouth": rng.uniform(0, 0.7)})
+        person.draw_head(
+            frame,
+            x,
+            y,
+            pose,
+            {"dx": 0.0, "dy": 0.0, "scale": 0.0, "brightness": 0.0, "mouth": rng.uniform(0, 0.7)},
+        )
         outline, angle = draw.head_outline(outer), np.deg2rad(pose["tilt"])
         face = outline[outline[:, 1] >= outer.hairline] * unit_px
         face = face @ np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))]) + (x, y)
@@ -86,7 +107,11 @@ def scene(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
 def packaged_model() -> str:
     """The short-range model file inside mediapipe 0.10.21; "" where that is not installed."""
     spec = importlib.util.find_spec("mediapipe")
-    path = Path(spec.origin or "").parent / "modules/face_detection/face_detection_short_range.tflite" if spec else Path()
+    path = (
+        Path(spec.origin or "").parent / "modules/face_detection/face_detection_short_range.tflite"
+        if spec
+        else Path()
+    )
     return str(path) if path.is_file() else ""
 
 
@@ -119,7 +144,9 @@ class Score:
 
 
 def turns(labels: list[str], number: int) -> list[str]:
-    """The order of one frame: each is first in its turn, since the first finds the frame outside of the processor's caches."""
+    """The order of one frame: each is first in its turn, since the first finds the frame outside of the
+    processor's caches.
+    """
     return labels[number % len(labels) :] + labels[: number % len(labels)]
 
 
@@ -128,7 +155,10 @@ def measure(num_scenes: int, seed: int, footage: str) -> tuple[dict[str, dict[st
     cv2.setNumThreads(1)
     files = {"mediapipe_tasks": {"model_path": packaged_model()}}
     detectors, skipped = {}, {}
-    for label, (name, settings, reduce) in [*((n, (n, files.get(n, {}), True)) for n in DETECTORS.names()), *VARIANTS.items()]:
+    for label, (name, settings, reduce) in [
+        *((n, (n, files.get(n, {}), True)) for n in DETECTORS.names()),
+        *VARIANTS.items(),
+    ]:
         try:
             detectors[label] = DETECTORS.get(name)(**settings), reduce
         except (ValueError, FileNotFoundError) as error:
@@ -155,28 +185,39 @@ def measure(num_scenes: int, seed: int, footage: str) -> tuple[dict[str, dict[st
             for label in turns(list(scores), number):
                 counts[label].append(len(scores[label].look(frame)))
         for label, row in table.items():
-            row |= {"footage: faces a frame": statistics.mean(counts[label]), "with a face, %": 100 * statistics.mean(map(bool, counts[label]))}
+            row |= {
+                "footage: faces a frame": statistics.mean(counts[label]),
+                "with a face, %": 100 * statistics.mean(map(bool, counts[label])),
+            }
             row["footage: frames/s"] = 1 / statistics.median(scores[label].seconds)
     return table, skipped
 
 
 @BENCHMARKS.register(name="detect")
 def detect(*, num_scenes: int = 20, seed: int = 0, footage: str = "") -> str:
-    """Face detectors: detection rate near and far, false positives and frames a second, on drawn scenes and on a video of your own."""
+    """Face detectors: detection rate near and far, false positives and frames a second, on drawn scenes and
+    on a video of your own.
+    """
     if num_scenes < 1:
         raise ValueError(f"num_scenes {num_scenes}: expected 1 or more")
     if footage and not Path(footage).is_file():
         raise FileNotFoundError(f"footage {footage!r}: no such video")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        table, skipped = pool.submit(call_in_file, __file__, "measure", num_scenes, seed, footage).result()
+        table, skipped = pool.submit(measure, num_scenes, seed, footage).result()
     columns = list(next(iter(table.values())))
     lines = ["| detector | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for label, row in table.items():
-        lines.append(f"| {label} | " + " | ".join(f"{row[c]:.0f}" if "%" in c or "/s" in c else f"{row[c]:.2f}" for c in columns) + " |")
+        lines.append(
+            f"| {label} | "
+            + " | ".join(f"{row[c]:.0f}" if "%" in c or "/s" in c else f"{row[c]:.2f}" for c in columns)
+            + " |"
+        )
     people = {kind: num_scenes * count for kind, (_, _, count) in KINDS.items()}
     told = [
-        f"{num_scenes} scenes of {WIDTH_PX}x{HEIGHT_PX} of each kind, seed {seed}: {people['near']} near and {people['far']} far faces; a hit has an "
-        f"IoU of {HIT_IOU} with the true box. frames/s from the median time of one frame, reduction included, decoding not; {os.cpu_count()} cores.",
+        f"{num_scenes} scenes of {WIDTH_PX}x{HEIGHT_PX} of each kind, seed {seed}: {people['near']} near "
+        f"and {people['far']} far faces; a hit has an "
+        f"IoU of {HIT_IOU} with the true box. frames/s from the median time of one frame, reduction "
+        f"included, decoding not; {os.cpu_count()} cores.",
         *([f"Footage: every {EVERY}th frame of {Path(footage).name}."] if footage else []),
         *(f"Left out: {label}: {reason}." for label, reason in skipped.items()),
     ]

@@ -1,10 +1,12 @@
-"""How fast a 1080p file becomes face videos, beside decoding alone and beside a plain loop of OpenCV and mediapipe.
+"""How fast a 1080p file becomes face videos, beside decoding alone and beside a plain loop of OpenCV and
+mediapipe.
 
     dfdc-video bench extract [grain 4.0] [repeats 5]
 
-The videos are drawn: a person who moves before a textured wall, with sensor noise of `grain` grey levels, which sets the bit rate and with it
-the speed of the decoder: a few Mbit/s, like DFDC's (470 GB for 119,000 clips of 10 s: 3). What follows decoding costs the same at any bit rate.
-Everything is measured in one run, in turns, so that what else the machine does falls on all of it; medians are printed.
+The videos are drawn: a person who moves before a textured wall, with sensor noise of `grain` grey levels,
+which sets the bit rate and with it the speed of the decoder: a few Mbit/s, like DFDC's (470 GB for 119,000
+clips of 10 s: 3). What follows decoding costs the same at any bit rate. Everything is measured in one run, in
+turns, so that what else the machine does falls on all of it; medians are printed.
 """
 
 from __future__ import annotations
@@ -25,23 +27,39 @@ import numpy as np
 
 from dfdc_video.faces.detect import quiet_stderr
 from dfdc_video.faces.extract import extract as extract_faces
-from dfdc_video.prepare import prepare
+from dfdc_video.media.reader import iter_luma
+from dfdc_video.preparation.prepare import prepare
 from dfdc_video.records import Stream, Track
-from dfdc_video.registry import BENCHMARKS, call_in_file, load_file, settings_of, top_level
-from dfdc_video.video import iter_luma
+from dfdc_video.registry import BENCHMARKS, settings_of
+from dfdc_video.synthetic import deepfakes
 
 FPS = 30
 STAGES = ("probe", "decode", "detect", "crop", "encode")
 
 
 def make_video(path: str, identity: int, num_frames: int, height: int, width: int, grain: float) -> None:
-    """One H.264 file with key frames as far apart as in DFDC. The person takes two thirds of the height, the face a quarter."""
+    """One H.264 file with key frames as far apart as in DFDC. The person takes two thirds of the height, the
+    face a quarter.
+    """
     import av
 
-    synthetic = load_file(top_level("datasets") / "synthetic" / "generate.py")
-    settings = {"seed": 0, "seconds": num_frames / FPS, "strength": 1.0, "spatial_strength": 1.0, "clip_seconds": 1.07}
+    settings = {
+        "seed": 0,
+        "seconds": num_frames / FPS,
+        "strength": 1.0,
+        "spatial_strength": 1.0,
+        "clip_seconds": 1.07,
+    }
     inner = (height * 2 // 3 // 2 * 2, width * 9 // 16 // 2 * 2)
-    video = {"identity": identity, "donor": None, "second": None, "take": 0, "fps": FPS, "method": "real", "size": inner}
+    video = {
+        "identity": identity,
+        "donor": None,
+        "second": None,
+        "take": 0,
+        "fps": FPS,
+        "method": "real",
+        "size": inner,
+    }
     rng = np.random.default_rng(identity)
     noise = rng.normal(0, grain, (height + 64, width + 64)).astype(np.float32)
     wall = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 2)
@@ -49,12 +67,19 @@ def make_video(path: str, identity: int, num_frames: int, height: int, width: in
     top, left = height - inner[0], (width - inner[1]) // 2
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
-        stream.pix_fmt, stream.height, stream.width, stream.options = "yuv420p", height, width, {"crf": "23", "preset": "fast"}
-        for person in synthetic.frames_of(video, settings):
+        stream.pix_fmt, stream.height, stream.width, stream.options = (
+            "yuv420p",
+            height,
+            width,
+            {"crf": "23", "preset": "fast"},
+        )
+        for person in deepfakes.frames_of(video, settings):
             frame = wall.copy()
             frame[top:, left : left + inner[1]] = person
             row, column = rng.integers(64, size=2)
-            frame = np.clip(frame + noise[row : row + height, column : column + width, None], 0, 255).astype(np.uint8)
+            frame = np.clip(frame + noise[row : row + height, column : column + width, None], 0, 255).astype(
+                np.uint8
+            )
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
 
@@ -81,11 +106,17 @@ _originals: dict[str, tuple[Stream, list[Track]]] = {}
 
 
 def extract_fake(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
-    """What `prepare` does with a fake whose original is done: here the same file, its faces coded otherwise, so that both have to be compared."""
+    """What `prepare` does with a fake whose original is done: here the same file, its faces coded otherwise,
+    so that both have to be compared.
+    """
     if path not in _originals:
-        original = extract_faces(path, out, video_id=f"{Path(path).stem}_original", **{**settings, "crf": settings["crf"] + 1})
+        original = extract_faces(
+            path, out, video_id=f"{Path(path).stem}_original", **{**settings, "crf": settings["crf"] + 1}
+        )
         _originals[path] = (original.stream, original.tracks)
-    found = extract_faces(path, out, video_id=f"{Path(path).stem}_fake", original=_originals[path], **settings)
+    found = extract_faces(
+        path, out, video_id=f"{Path(path).stem}_fake", original=_originals[path], **settings
+    )
     return {"frames": found.stream.num_frames, **found.seconds}
 
 
@@ -102,7 +133,9 @@ def plain_loop(path: str, out: str, settings: dict[str, Any]) -> dict[str, float
             _plain[0].process(np.zeros((64, 64, 3), dtype=np.uint8))
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     size, frames = settings["size"], 0
-    writer = cv2.VideoWriter(f"{out}/{Path(path).stem}_plain.mp4", cv2.VideoWriter_fourcc(*"mp4v"), FPS, (size, size))
+    writer = cv2.VideoWriter(
+        f"{out}/{Path(path).stem}_plain.mp4", cv2.VideoWriter_fourcc(*"mp4v"), FPS, (size, size)
+    )
     while True:
         ok, frame = capture.read()
         if not ok:
@@ -136,18 +169,28 @@ def _job(method: str, path: str, out: str, settings: dict[str, Any]) -> dict[str
 
 def psnr(a: Path, b: Path) -> list[float]:
     """Of the luma of every frame of two face videos, in dB."""
-    return [10 * np.log10(255**2 / max(np.mean((x.astype(np.float64) - y) ** 2), 1e-9)) for x, y in zip(iter_luma(a), iter_luma(b), strict=True)]
+    return [
+        10 * np.log10(255**2 / max(np.mean((x.astype(np.float64) - y) ** 2), 1e-9))
+        for x, y in zip(iter_luma(a), iter_luma(b), strict=True)
+    ]
 
 
 def _quality(paths: list[str], out: str, settings: dict[str, Any]) -> dict[str, list[float]]:
-    """Format -> bytes of every face video, and "psnr" -> dB of every frame of the default against the lossless one."""
+    """Format -> bytes of every face video, and "psnr" -> dB of every frame of the default against the
+    lossless one.
+    """
     found: dict[str, list[float]] = {"psnr": []}
     for path in paths:
         crops = {}
         for name in (settings["format"], "lossless", "png"):
-            result = extract_faces(path, f"{out}/{name}", video_id=Path(path).stem, **{**settings, "format": name})
+            result = extract_faces(
+                path, f"{out}/{name}", video_id=Path(path).stem, **{**settings, "format": name}
+            )
             crops[name] = [Path(out, name, t.crop_path) for t in result.tracks]
-            sizes = [sum(f.stat().st_size for f in p.iterdir()) if p.is_dir() else p.stat().st_size for p in crops[name]]
+            sizes = [
+                sum(f.stat().st_size for f in p.iterdir()) if p.is_dir() else p.stat().st_size
+                for p in crops[name]
+            ]
             found.setdefault(name, []).extend(sizes)
         for a, b in zip(crops[settings["format"]], crops["lossless"], strict=True):
             found["psnr"] += psnr(a, b)
@@ -155,9 +198,18 @@ def _quality(paths: list[str], out: str, settings: dict[str, Any]) -> dict[str, 
 
 
 def measure(
-    folder: str, *, num_videos: int, shape: tuple[int, int, int], grain: float, repeats: int, processes: tuple[int, ...], settings: dict[str, Any]
+    folder: str,
+    *,
+    num_videos: int,
+    shape: tuple[int, int, int],
+    grain: float,
+    repeats: int,
+    processes: tuple[int, ...],
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """rates[method, processes] in frames/s, stages[processes] in ms a frame, sizes and quality of the crops, and what the videos are."""
+    """rates[method, processes] in frames/s, stages[processes] in ms a frame, sizes and quality of the crops,
+    and what the videos are.
+    """
     paths = [f"{folder}/v{n}.mp4" for n in range(num_videos)]
     context = multiprocessing.get_context("spawn")
     rates: dict[tuple[str, int], list[float]] = {}
@@ -165,27 +217,29 @@ def measure(
     pools = {n: ProcessPoolExecutor(n, mp_context=context) for n in processes}
     try:
         makers = pools[max(processes)]
-        for job in [makers.submit(call_in_file, __file__, "make_video", p, i, *shape, grain) for i, p in enumerate(paths)]:
+        for job in [makers.submit(make_video, p, i, *shape, grain) for i, p in enumerate(paths)]:
             job.result()
         for turn in range(repeats + 1):  # the first one loads libraries and models and does not count
             for n, pool in pools.items():
                 for method in METHODS:
                     started = time.perf_counter()
-                    jobs = [pool.submit(call_in_file, __file__, "_job", method, p, folder, settings) for p in paths]
+                    jobs = [pool.submit(_job, method, p, folder, settings) for p in paths]
                     results = [job.result() for job in jobs]
                     seconds = time.perf_counter() - started
                     if turn:
                         rates.setdefault((method, n), []).append(sum(r["frames"] for r in results) / seconds)
                     if turn and method == "extract":
                         stages[n] += [{s: 1000 * r[s] / r["frames"] for s in STAGES} for r in results]
-        quality = makers.submit(call_in_file, __file__, "_quality", paths, folder, settings).result()
+        quality = makers.submit(_quality, paths, folder, settings).result()
     finally:
         for pool in pools.values():
             pool.shutdown()
     mbit = statistics.mean(os.path.getsize(p) * 8 * FPS / shape[0] / 1e6 for p in paths)
     return {
         "rates": {key: statistics.median(values) for key, values in rates.items()},
-        "stages": {n: {s: statistics.median(r[s] for r in rows) for s in STAGES} for n, rows in stages.items()},
+        "stages": {
+            n: {s: statistics.median(r[s] for r in rows) for s in STAGES} for n, rows in stages.items()
+        },
         "quality": quality,
         "mbit": mbit,
     }
@@ -198,9 +252,15 @@ def _table(found: dict[str, Any], processes: tuple[int, ...]) -> list[str]:
         "|---|" + "---|---|" * len(processes),
     ]
     for method in METHODS:
-        cells = [f"{rates[method, n]:.0f} | {rates[method, n] / rates['decode alone', n]:.0%}" for n in processes]
+        cells = [
+            f"{rates[method, n]:.0f} | {rates[method, n] / rates['decode alone', n]:.0%}" for n in processes
+        ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    lines += ["", "| `extract`, ms a frame | " + " | ".join((*STAGES[:3], "crop without encode", "encode")) + " |", "|---|" + "---|" * 5]
+    lines += [
+        "",
+        "| `extract`, ms a frame | " + " | ".join((*STAGES[:3], "crop without encode", "encode")) + " |",
+        "|---|" + "---|" * 5,
+    ]
     for n, row in stages.items():
         times = (row["probe"], row["decode"], row["detect"], row["crop"] - row["encode"], row["encode"])
         lines.append(f"| {n} process{'es' * (n > 1)} | " + " | ".join(f"{t:.2f}" for t in times) + " |")
@@ -212,19 +272,35 @@ def extract(
     *, num_videos: int = 2, num_frames: int = 300, height: int = 1080, width: int = 1920, grain: float = 4.0, repeats: int = 5,
     detector: str = "blazeface_full",
 ) -> str:  # fmt: skip
-    """Frames per second from file to face videos, beside decoding alone and a plain loop; bytes and PSNR of the face videos."""
+    """Frames per second from file to face videos, beside decoding alone and a plain loop; bytes and PSNR of
+    the face videos.
+    """
     processes = (1, 2)
     own = settings_of(extract_faces).keys() & settings_of(prepare).keys()
     settings = {name: settings_of(prepare)[name].default for name in own} | {"detector": detector}
     with tempfile.TemporaryDirectory() as folder:
         shape = (num_frames, height, width)
-        found = measure(folder, num_videos=num_videos, shape=shape, grain=grain, repeats=repeats, processes=processes, settings=settings)
-    name, sizes = settings["format"], {k: statistics.mean(v) for k, v in found["quality"].items() if k != "psnr"}
+        found = measure(
+            folder,
+            num_videos=num_videos,
+            shape=shape,
+            grain=grain,
+            repeats=repeats,
+            processes=processes,
+            settings=settings,
+        )
+    name, sizes = (
+        settings["format"],
+        {k: statistics.mean(v) for k, v in found["quality"].items() if k != "psnr"},
+    )
     db = found["quality"]["psnr"]
     lines = [
-        f"{num_videos} drawn videos, {width}x{height}, {num_frames} frames, H.264 at {found['mbit']:.1f} Mbit/s; medians of {repeats} turns; "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; detector {detector} on every {settings['every']}th frame, "
-        f"crops of {settings['size']} px. Decoding alone is PyAV on one thread per process without any conversion.",
+        f"{num_videos} drawn videos, {width}x{height}, {num_frames} frames, H.264 at {found['mbit']:.1f} "
+        f"Mbit/s; medians of {repeats} turns; "
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; detector {detector} on "
+        f"every {settings['every']}th frame, "
+        f"crops of {settings['size']} px. Decoding alone is PyAV on one thread per process without any "
+        "conversion.",
         "",
         *_table(found, processes),
         "",
@@ -234,7 +310,9 @@ def extract(
         "|---|---|---|---|",
     ]
     for kind, size in sizes.items():
-        quality = f"{statistics.mean(db):.1f} dB, worst frame {min(db):.1f}" if kind == name else "as the crop"
+        quality = (
+            f"{statistics.mean(db):.1f} dB, worst frame {min(db):.1f}" if kind == name else "as the crop"
+        )
         label = f"{kind}, crf {settings['crf']}, gop {settings['gop']}" if kind == "h264" else kind
         lines.append(f"| {label} | {size / 1000:.0f} | {size / num_frames:.0f} | {quality} |")
     return "\n".join(lines) + "\n"

@@ -1,8 +1,10 @@
-"""Does preparing thousands of videos leak? Memory, open files and speed over one long run, and the time of a second run that finds it all done.
+"""Does preparing thousands of videos leak? Memory, open files and speed over one long run, and the time of a
+second run that finds it all done.
 
     dfdc-video bench soak [NUM_VIDEOS 2000] [--out FILE]
 
-The videos are drawn once and repeated with a few other bytes at their end, so that every file has its own content hash and is worked at.
+The videos are drawn once and repeated with a few other bytes at their end, so that every file has its own
+content hash and is worked at.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfdc_video.manifest import Manifest
-from dfdc_video.registry import BENCHMARKS, load_file, top_level
+from dfdc_video.folders.prepared import Manifest
+from dfdc_video.registry import BENCHMARKS
+from dfdc_video.synthetic import deepfakes
 
 MB = 1e6
 SKIPPED = 0.04  # share of a phase at its start that does not count: workers are importing
@@ -37,21 +40,33 @@ class Watch:
     pid: int
     out: Path
     every_seconds: float
-    samples: list[tuple[int, dict[int, int], int]] = field(default_factory=list)  # videos done, resident bytes by process, most open files of one
+    # videos done, resident bytes by process, most open files of one
+    samples: list[tuple[int, dict[int, int], int]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         while not self.over.wait(self.every_seconds):
             done = len(list((self.out / "work").glob("*.json")))
             own = [self.pid, *workers_of(self.pid)]
-            self.samples.append((done, {p: b for p in own if (b := resident_bytes(p))}, max(open_files(p) for p in own)))
+            self.samples.append(
+                (done, {p: b for p in own if (b := resident_bytes(p))}, max(open_files(p) for p in own))
+            )
 
     def row(self, name: str, *, workers: bool, low: int, high: int) -> str:
-        """Memory in MB between two counts of videos: first and last quarter, slope, peak. The tables are written at the last count."""
-        chosen = [(done, [b for p, b in memory.items() if (p != self.pid) == workers]) for done, memory, _ in self.samples if low <= done <= high]
+        """Memory in MB between two counts of videos: first and last quarter, slope, peak. The tables are
+        written at the last count.
+        """
+        chosen = [
+            (done, [b for p, b in memory.items() if (p != self.pid) == workers])
+            for done, memory, _ in self.samples
+            if low <= done <= high
+        ]
         points = [(done, sum(memory) / len(memory) / MB) for done, memory in chosen if memory]
         start, end, slope = growth([(done, value) for done, value in points if done < high], low, high)
-        return f"| {name} | {start:.1f} | {end:.1f} | {slope:+.2f} | {max((v for _, v in points), default=math.nan):.1f} |"
+        return (
+            f"| {name} | {start:.1f} | {end:.1f} | {slope:+.2f} | "
+            f"{max((v for _, v in points), default=math.nan):.1f} |"
+        )
 
 
 def workers_of(parent: int) -> list[int]:
@@ -59,7 +74,10 @@ def workers_of(parent: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
+            if (
+                entry.name.isdigit()
+                and int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent
+            ):
                 found += [int(entry.name)] if b"spawn_main" in (entry / "cmdline").read_bytes() else []
         except OSError:  # it has ended meanwhile
             continue
@@ -81,7 +99,9 @@ def open_files(pid: int) -> int:
 
 
 def growth(points: Sequence[tuple[int, float]], low: int, high: int) -> tuple[float, float, float]:
-    """Means over the first and the last quarter of `low` to `high` videos, and the slope between them per 1,000 videos."""
+    """Means over the first and the last quarter of `low` to `high` videos, and the slope between them per
+    1,000 videos.
+    """
     quarters = [(low + SKIPPED * (high - low), low + (high - low) / 4), (high - (high - low) / 4, high)]
     means = []
     for start, end in quarters:
@@ -94,12 +114,22 @@ def growth(points: Sequence[tuple[int, float]], low: int, high: int) -> tuple[fl
 
 
 def make_videos(root: Path, *, num_videos: int, num_identities: int, seconds: float) -> int:
-    """`num_videos` files in DFDC's layout; returns how many of them are originals. A part holds every drawn video once, with its own tail."""
+    """`num_videos` files in DFDC's layout; returns how many of them are originals. A part holds every drawn
+    video once, with its own tail.
+    """
     drawn = root.with_name(f"{root.name}_drawn")
-    generator = load_file(top_level("datasets") / "synthetic" / "generate.py")
-    generator.generate(drawn, num_identities=num_identities, seconds=seconds, parts=1, extras=False, progress=lambda done, total: None)
+    deepfakes.generate(
+        drawn,
+        num_identities=num_identities,
+        seconds=seconds,
+        parts=1,
+        extras=False,
+        progress=lambda done, total: None,
+    )
     (listing,) = drawn.glob("*/metadata.json")
-    entries = sorted(json.loads(listing.read_text()).items(), key=lambda entry: (bool(entry[1].get("original")), entry[0]))
+    entries = sorted(
+        json.loads(listing.read_text()).items(), key=lambda entry: (bool(entry[1].get("original")), entry[0])
+    )
     originals = 0
     for part in range(math.ceil(num_videos / len(entries))):
         folder = root / f"dfdc_train_part_{part}"
@@ -109,7 +139,10 @@ def make_videos(root: Path, *, num_videos: int, num_identities: int, seconds: fl
         renamed = {name: f"{Path(name).stem}{part:03d}.mp4" for name, _ in entries}
         for name, _ in chosen:
             (folder / renamed[name]).write_bytes((listing.parent / name).read_bytes() + tail)
-        metadata = {renamed[n]: {**e, **({"original": renamed[e["original"]]} if e.get("original") else {})} for n, e in chosen}
+        metadata = {
+            renamed[n]: {**e, **({"original": renamed[e["original"]]} if e.get("original") else {})}
+            for n, e in chosen
+        }
         (folder / "metadata.json").write_text(json.dumps(metadata))
         originals += sum(not e.get("original") for _, e in chosen)
     return originals
@@ -119,7 +152,18 @@ def prepare(root: Path, out: Path, watch_seconds: float, **settings: Any) -> tup
     """Run the command in a process of its own, that holds nothing else, and watch it; seconds and samples."""
     words = [w for name, value in settings.items() for w in (f"--{name.replace('_', '-')}", str(value))]
     started = time.perf_counter()
-    command = [sys.executable, "-m", "dfdc_video", "prepare", "dfdc", "--root", str(root), "--out", str(out), *words]
+    command = [
+        sys.executable,
+        "-m",
+        "dfdc_video",
+        "prepare",
+        "dfdc",
+        "--root",
+        str(root),
+        "--out",
+        str(out),
+        *words,
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         watch = Watch(process.pid, out, watch_seconds)
         thread = threading.Thread(target=watch.run, daemon=True)
@@ -136,15 +180,24 @@ def prepare(root: Path, out: Path, watch_seconds: float, **settings: Any) -> tup
 
 @BENCHMARKS.register(name="soak")
 def soak(
-    *, num_videos: int = 2000, num_identities: int = 26, seconds: float = 0.5, size: int = 64, workers: int = 2, every_seconds: float = 0.5
+    *,
+    num_videos: int = 2000,
+    num_identities: int = 26,
+    seconds: float = 0.5,
+    size: int = 64,
+    workers: int = 2,
+    every_seconds: float = 0.5,
 ) -> str:
     """Memory, open files and speed over thousands of short videos, and the time of a second run."""
     if not Path("/proc/self/statm").exists():
         raise ValueError("the soak reads memory from /proc: it runs on Linux")
     folder = Path(tempfile.mkdtemp(prefix="soak"))
     try:
-        originals = make_videos(folder / "raw", num_videos=num_videos, num_identities=num_identities, seconds=seconds)
-        settings = {"size": size, "workers": workers, "split": "random"}  # the copies of a video leak by design
+        originals = make_videos(
+            folder / "raw", num_videos=num_videos, num_identities=num_identities, seconds=seconds
+        )
+        # the copies of a video leak by design
+        settings = {"size": size, "workers": workers, "split": "random"}
         first, watch = prepare(folder / "raw", folder / "out", every_seconds, **settings)
         second, _ = prepare(folder / "raw", folder / "out", every_seconds, **settings)
         statuses = Manifest.load(folder / "out").videos["status"].value_counts().to_dict()
@@ -159,17 +212,27 @@ def soak(
     quarter = max(1, len(files) // 4)
     return "\n".join(
         [
-            f"{num_videos} videos of {seconds:g} s ({', '.join(f'{n} {s}' for s, n in statuses.items())}), {workers} workers, "
+            f"{num_videos} videos of {seconds:g} s "
+            f"({', '.join(f'{n} {s}' for s, n in statuses.items())}), {workers} workers, "
             f"{os.cpu_count()} cores, Python {platform.python_version()}.",
             "",
             "| process | first quarter, MB | last quarter, MB | per 1,000 videos, MB | peak, MB |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"- {num_videos / first:.1f} videos/s: {first:.1f} s from raw files to the finished set; a second run, everything done: {second:.1f} s.",
+            (
+                f"- {num_videos / first:.1f} videos/s: {first:.1f} s from raw files to the finished set; a "
+                f"second run, everything done: {second:.1f} s."
+            ),
             f"- Open files of one process: at most {max(files[:quarter], default=0)} in the first quarter, "
             f"{max(files[-quarter:], default=0)} in the last.",
-            f"- Resident memory by /proc/PID/statm every {every_seconds:g} s ({len(watch.samples)} samples), mean over the workers; quarters by",
-            f"  videos done, without the first {SKIPPED:.0%} of a phase. The block that a worker keeps for the frames of a video is part of it.",
+            (
+                f"- Resident memory by /proc/PID/statm every {every_seconds:g} s ({len(watch.samples)} "
+                "samples), mean over the workers; quarters by"
+            ),
+            (
+                f"  videos done, without the first {SKIPPED:.0%} of a phase. The block that a worker keeps "
+                "for the frames of a video is part of it."
+            ),
         ]
     )

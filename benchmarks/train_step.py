@@ -2,8 +2,9 @@
 
     dfdc-video bench train_step [repeats 12] [configs '[frame_small, slowfast_small]']
 
-All variants of all configs run in one process, in turns, so that what else the machine does falls on all of them; medians are printed with
-the ratio to 32-true. Batch and clip are those of the config, frames are random.
+All variants of all configs run in one process, in turns, so that what else the machine does falls on all of
+them; medians are printed with the ratio to 32-true. Batch and clip are those of the config, frames are
+random.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ import torch
 
 from dfdc_video.config import resolve
 from dfdc_video.registry import BENCHMARKS
-from dfdc_video.run import build_model
+from dfdc_video.runs.run import build_model
 
 SMALL = ("frame_small", "cnn_lstm_small", "efficientnet3d_small", "slowfast_small")
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
-def one_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, frames: torch.Tensor, label: torch.Tensor, precision: str) -> float:
+def one_step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    frames: torch.Tensor,
+    label: torch.Tensor,
+    precision: str,
+) -> float:
     """Seconds of one step; the device is waited for."""
     device = frames.device.type
     started = time.perf_counter()
@@ -35,7 +42,9 @@ def one_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, frames: t
     return time.perf_counter() - started
 
 
-def measure(configs: tuple[str, ...] = SMALL, *, repeats: int = 12, warm_up: int = 2) -> dict[tuple[str, str], float]:
+def measure(
+    configs: tuple[str, ...] = SMALL, *, repeats: int = 12, warm_up: int = 2
+) -> dict[tuple[str, str], float]:
     """(config, precision) -> median seconds per step."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     setups = {}
@@ -46,7 +55,13 @@ def measure(configs: tuple[str, ...] = SMALL, *, repeats: int = 12, warm_up: int
         label = torch.arange(shape[0], device=device) % 2
         for precision in PRECISIONS:
             model = build_model(cfg, 2).channels_last().to(device)
-            setups[name, precision] = (model, torch.optim.AdamW(model.parameters(), 1e-3), frames, label, precision)
+            setups[name, precision] = (
+                model,
+                torch.optim.AdamW(model.parameters(), 1e-3),
+                frames,
+                label,
+                precision,
+            )
     times: dict[tuple[str, str], list[float]] = {key: [] for key in setups}
     for turn in range(warm_up + repeats):
         for key, setup in setups.items():
@@ -60,8 +75,13 @@ def measure(configs: tuple[str, ...] = SMALL, *, repeats: int = 12, warm_up: int
 def train_step(*, configs: tuple[str, ...] = SMALL, repeats: int = 12) -> str:
     """Seconds per training step (forward, backward, optimiser) of small configs, by precision."""
     found = measure(configs, repeats=repeats)
-    lines = ["| config | " + " | ".join(f"{p}, ms" for p in PRECISIONS) + " | ratio |", "|---|" + "---|" * (len(PRECISIONS) + 1)]
+    lines = [
+        "| config | " + " | ".join(f"{p}, ms" for p in PRECISIONS) + " | ratio |",
+        "|---|" + "---|" * (len(PRECISIONS) + 1),
+    ]
     for name in configs:
         row = [found[name, p] for p in PRECISIONS]
-        lines.append(f"| {name} | " + " | ".join(f"{1000 * s:.0f}" for s in row) + f" | {row[0] / row[1]:.2f} |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{1000 * s:.0f}" for s in row) + f" | {row[0] / row[1]:.2f} |"
+        )
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Models for Python and notebooks: by the name of a model config, without a data set, a run or a command line.
+"""Models for Python and notebooks: by the name of a model config, without a data set, a run or a command
+line.
 
     model = dfdc_video.build_model("slowfast_r50_8x8", num_classes=400)
     print(dfdc_video.load_weights(model, "SLOWFAST_8x8_R50.pyth", keep_head=True))
@@ -11,7 +12,8 @@ from typing import Any
 
 from dfdc_video.config import PLAIN, SHARED, complete, config_names, find_config, keywords, merge, read_tree
 from dfdc_video.models.classifier import VideoClassifier
-from dfdc_video.models.weights import LoadReport, load_weights, save_pyslowfast
+from dfdc_video.models.weights.load import LoadReport, load_weights
+from dfdc_video.models.weights.write import save_pyslowfast
 from dfdc_video.registry import MODELS, nearest, settings_of
 
 __all__ = ["LoadReport", "VideoClassifier", "build_model", "load_weights", "save_pyslowfast"]
@@ -19,10 +21,12 @@ CLIP_SETTINGS = ("num_frames", "height", "width")
 
 
 def build_model(name: str, num_classes: int = 2, **overrides: Any) -> VideoClassifier:
-    """The model that configs/model/NAME.yaml describes, in training mode, with fresh weights (timm's with `pretrained=True`).
+    """The model that configs/model/NAME.yaml describes, in training mode, with fresh weights (timm's with
+    `pretrained=True`).
 
-    `overrides` are settings of its MODEL section in lower case, and `num_frames`, `height`, `width` (pixels) of the clip that it is built for.
-    `num_classes` 1 gives one logit, of class 1. ValueError for a name or a setting that does not exist, or a value that does not fit.
+    `overrides` are settings of its MODEL section in lower case, and `num_frames`, `height`, `width` (pixels)
+    of the clip that it is built for. `num_classes` 1 gives one logit, of class 1. ValueError for a name or a
+    setting that does not exist, or a value that does not fit.
     """
     known = [n.removeprefix("model/") for n in config_names("model")]
     if name not in known:
@@ -39,4 +43,6 @@ def build_model(name: str, num_classes: int = 2, **overrides: Any) -> VideoClass
     assert all(k in PLAIN["CLIP"] for k in clip), clip
     cfg = complete(merge(tree, {"CLIP": clip, "MODEL": model}))
     settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
-    return MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings)
+    return MODELS.get(cfg.MODEL.NAME)(
+        num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings
+    )

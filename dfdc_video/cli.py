@@ -1,8 +1,11 @@
-"""The command line: `dfdc-video VERB …`. Errors for people are one line and a non-zero exit; `--debug` shows the traceback."""
+"""The command line: `dfdc-video VERB …`. Errors for people are one line and a non-zero exit; `--debug` shows
+the traceback.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -28,7 +31,8 @@ VERBS = """verbs, in the order in which data flows:
   demo       generate, prepare, run frame_vs_sequence, compare: the whole way in one command
 """
 
-TASKS = {"deepfake": ("generate.py", "generate"), "motions": ("motions.py", "generate_motions")}  # of `generate`: file and function
+# of `generate`: module and function
+TASKS = {"deepfake": ("deepfakes", "generate"), "motions": ("motions", "generate_motions")}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,8 +44,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(chosen: str = "") -> argparse.ArgumentParser:
-    """The parser; the flags of `prepare` are its function's settings, which are read only when that verb was `chosen`."""
-    parser = _Parser(prog="dfdc-video", description="Controlled experiments with video classifiers, made for deepfake detection.", epilog=VERBS,
+    """The parser; the flags of `prepare` are its function's settings, which are read only when that verb was
+    `chosen`.
+    """
+    parser = _Parser(prog="dfdc-video", description=("Controlled experiments " "with video " "classifiers, made " "for deepfake detection."), epilog=VERBS,
                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--version", action="version", version=f"dfdc-video {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -55,22 +61,50 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
 
     verb("doctor", _doctor, "check the installation")
     sub = verb("list", _list, "configs, experiments and components")
-    sub.add_argument("kind", nargs="?", default="", help="only this kind, with its settings; for example datasets, face-detectors, models")
-    sub.add_argument("name", nargs="?", default="", help="only this one, in full; for example models x3d_s, configs frame_b7")
-    sub = verb("generate", _generate, "make a synthetic data set (datasets/synthetic/README.md explains both tasks and their settings)")
+    sub.add_argument(
+        "kind",
+        nargs="?",
+        default="",
+        help="only this kind, with its settings; for example datasets, face-detectors, models",
+    )
+    sub.add_argument(
+        "name",
+        nargs="?",
+        default="",
+        help="only this one, in full; for example models x3d_s, configs frame_b7",
+    )
+    sub = verb(
+        "generate",
+        _generate,
+        "make a synthetic data set (datasets/synthetic/README.md explains both tasks and their settings)",
+    )
     sub.add_argument("--root", required=True, type=Path, help="folder to make")
-    tasks = "deepfake: three methods of faking, in DFDC's layout; motions: eight motions, in that of Kinetics (default deepfake)"
+    tasks = (
+        "deepfake: three methods of faking, in DFDC's layout; motions: eight motions, in that of "
+        "Kinetics (default deepfake)"
+    )
     sub.add_argument("--task", default="deepfake", choices=tuple(TASKS), help=tasks)
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_identities 100 seed 1")
     sub = verb("prepare", _prepare, "raw videos -> prepared data set; running it again continues")
     if chosen == "prepare":
         _add_prepare(sub)
-    sub = verb("merge", _merge, "parts of `prepare` -> one data set; or one data set split anew (settings: as it was prepared, unless given)")
+    sub = verb(
+        "merge",
+        _merge,
+        (
+            "parts of `prepare` -> one data set; or one data set split anew (settings: as it was prepared, "
+            "unless given)"
+        ),
+    )
     if chosen == "merge":
         _add_merge(sub)
     sub = verb("train", _train, "train one config; ends with the test of its best checkpoint")
-    sub.add_argument("config", nargs="?", default="", help="name from `dfdc-video list configs`, or a YAML file")
-    sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example DATA.PATH prepared OPTIM.LR 0.01")
+    sub.add_argument(
+        "config", nargs="?", default="", help="name from `dfdc-video list configs`, or a YAML file"
+    )
+    sub.add_argument(
+        "settings", nargs="*", metavar="KEY VALUE", help="for example DATA.PATH prepared OPTIM.LR 0.01"
+    )
     sub.add_argument("--out", type=Path, help="run folder (default runs/<config>-seed<n>)")
     sub.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run folder")
     sub = verb("test", _test, "score a run with its best checkpoint")
@@ -78,21 +112,35 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub.add_argument("--split", default="test", choices=("test", "val"))
     sub = verb("run", _run, "launch a registered experiment; running it again finishes what is missing")
     sub.add_argument("experiment")
-    text = "for every arm, for example DATA.PATH prepared; in lower case a setting of the experiment, from `dfdc-video list experiments`"
+    text = (
+        "for every arm, for example DATA.PATH prepared; in lower case a setting of the experiment, "
+        "from `dfdc-video list experiments`"
+    )
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help=text)
     sub.add_argument("--out", type=Path, help="folder of its runs (default runs/<experiment>)")
     sub.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of the experiment's own")
     sub.add_argument("--arms", nargs="+", default=[], help="only these arms")
     sub = verb("compare", _compare, "compare finished runs on the same split")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    sub.add_argument("--out", type=Path, default=Path("comparison"), help="folder for report.html and table.csv")
+    sub.add_argument(
+        "--out", type=Path, default=Path("comparison"), help="folder for report.html and table.csv"
+    )
     sub.add_argument("--baseline", help="name of the run that differences are taken to (default: the first)")
     sub.add_argument("--pooling", help="pool clips to videos by another rule than the runs did")
-    sub.add_argument("--allow-different-frames", action="store_true", help="compare runs that saw different frames of a video")
+    sub.add_argument(
+        "--allow-different-frames",
+        action="store_true",
+        help="compare runs that saw different frames of a video",
+    )
     sub = verb("export", _export, "write the best weights of a run for another program")
     sub.add_argument("run", type=Path)
     sub.add_argument("--out", type=Path, required=True, help="file to write")
-    sub.add_argument("--format", default="pyslowfast", choices=("pyslowfast",), help="pyslowfast: model_state with its names, a .pyth file")
+    sub.add_argument(
+        "--format",
+        default="pyslowfast",
+        choices=("pyslowfast",),
+        help="pyslowfast: model_state with its names, a .pyth file",
+    )
     sub = verb("bench", _bench, "run a ruler of `dfdc-video list benchmarks`; prints a Markdown table")
     sub.add_argument("benchmark")
     sub.add_argument("settings", nargs="*", metavar="KEY VALUE", help="for example num_videos 100")
@@ -100,12 +148,16 @@ def build_parser(chosen: str = "") -> argparse.ArgumentParser:
     sub = verb("demo", _demo, "synthetic data, all four families, one report; about ten minutes on two cores")
     sub.add_argument("--out", type=Path, default=Path("demo"))
     sub.add_argument("--open", action="store_true", help="open the report in a browser, where there is one")
-    sub.add_argument("--small", action="store_true", help="a few videos and one epoch: a check of the way, not of the numbers")
+    sub.add_argument(
+        "--small",
+        action="store_true",
+        help="a few videos and one epoch: a check of the way, not of the numbers",
+    )
     return parser
 
 
 def _add_prepare(sub: argparse.ArgumentParser) -> None:
-    from dfdc_video.prepare import EXTRACTION, FREE_SETTINGS, HELP, all_settings
+    from dfdc_video.preparation.prepare import EXTRACTION, FREE_SETTINGS, HELP, all_settings
 
     sub.add_argument("dataset", help="reader, from `dfdc-video list datasets`")
     sub.add_argument("--root", required=True, type=Path, help="folder of the raw videos")
@@ -119,21 +171,36 @@ def _add_prepare(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_merge(sub: argparse.ArgumentParser) -> None:
-    from dfdc_video.finish import HELP, finish
+    from dfdc_video.preparation.assemble import HELP, finish
     from dfdc_video.registry import settings_of
 
-    sub.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders made by `dfdc-video prepare` with the same settings")
-    sub.add_argument("--out", type=Path, help="folder to make (default: the folder itself, where only one is given)")
+    sub.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="folders made by `dfdc-video prepare` with the same settings",
+    )
+    sub.add_argument(
+        "--out", type=Path, help="folder to make (default: the folder itself, where only one is given)"
+    )
     _add_settings(sub, settings_of(finish), HELP, keep=True)
 
 
-def _add_settings(sub: argparse._ActionsContainer, settings: dict[str, Any], texts: dict[str, str], *, keep: bool = False) -> None:
-    """One flag per keyword of a function. With `keep`, what is not given is left out instead of taking its default."""
+def _add_settings(
+    sub: argparse._ActionsContainer, settings: dict[str, Any], texts: dict[str, str], *, keep: bool = False
+) -> None:
+    """One flag per keyword of a function. With `keep`, what is not given is left out instead of taking its
+    default.
+    """
     for name, parameter in settings.items():
         default, text = parameter.default, texts[name]
         kind: dict[str, Any] = {"type": type(default)}
         if default is None:
-            name, kind = name.removesuffix("_settings") + "_set", {"nargs": "+", "metavar": ("KEY", "VALUE"), "dest": name}
+            name, kind = (
+                name.removesuffix("_settings") + "_set",
+                {"nargs": "+", "metavar": ("KEY", "VALUE"), "dest": name},
+            )
         elif isinstance(default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
         elif isinstance(default, tuple):
@@ -141,11 +208,17 @@ def _add_settings(sub: argparse._ActionsContainer, settings: dict[str, Any], tex
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text += "" if keep or shown in ("", None) or isinstance(default, bool) else f" (default {shown})"
         flag = "--" + name.replace("_", "-")
-        sub.add_argument(flag, default=argparse.SUPPRESS if keep else default, help=text.replace("%", "%%"), **kind)
+        sub.add_argument(
+            flag, default=argparse.SUPPRESS if keep else default, help=text.replace("%", "%%"), **kind
+        )
 
 
-def _given(args: argparse.Namespace, settings: dict[str, Any], components: dict[str, Callable[..., Any]]) -> dict[str, Any]:
-    """The flags of `_add_settings` as keyword arguments; KEY VALUE pairs are checked against the component that they are for."""
+def _given(
+    args: argparse.Namespace, settings: dict[str, Any], components: dict[str, Callable[..., Any]]
+) -> dict[str, Any]:
+    """The flags of `_add_settings` as keyword arguments; KEY VALUE pairs are checked against the component
+    that they are for.
+    """
     from dfdc_video.config import keyword_arguments
 
     given = {k: getattr(args, k) for k in settings if hasattr(args, k)}
@@ -156,13 +229,13 @@ def _given(args: argparse.Namespace, settings: dict[str, Any], components: dict[
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from dfdc_video.doctor import doctor
+    from dfdc_video.commands.doctor import doctor
 
     return doctor()
 
 
 def _list(args: argparse.Namespace) -> int:
-    from dfdc_video.listing import show
+    from dfdc_video.commands.listing import show
 
     show(args.kind, args.name)
     return 0
@@ -170,17 +243,16 @@ def _list(args: argparse.Namespace) -> int:
 
 def _generate(args: argparse.Namespace) -> int:
     from dfdc_video.config import keyword_arguments
-    from dfdc_video.registry import load_file, top_level
 
-    file, function = TASKS[args.task]
-    generate = getattr(load_file(top_level("datasets") / "synthetic" / file), function)
+    module, function = TASKS[args.task]
+    generate = getattr(importlib.import_module(f"dfdc_video.synthetic.{module}"), function)
     summary = generate(args.root, **keyword_arguments(generate, args.settings))
     print(f"{args.root}: {summary}")
     return 0
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from dfdc_video.prepare import all_settings, prepare
+    from dfdc_video.preparation.prepare import all_settings, prepare
     from dfdc_video.registry import DATASETS, DETECTORS, SPLITS
 
     components = {
@@ -194,8 +266,8 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from dfdc_video.finish import finish, merge_parts
-    from dfdc_video.parts import read_settings
+    from dfdc_video.preparation.assemble import finish, merge_parts
+    from dfdc_video.preparation.shards import read_settings
     from dfdc_video.registry import SPLITS, settings_of
 
     if not args.out and len(args.folders) > 1:
@@ -209,7 +281,10 @@ def _merge(args: argparse.Namespace) -> int:
 
 def _print_manifest(manifest: Any) -> int:
     counts = (manifest.videos["split"] + " " + manifest.videos["status"]).value_counts().sort_index()
-    print(f"{manifest.root}: {len(manifest.videos)} videos, {len(manifest.tracks)} tracks, split {manifest.split_hash}")
+    print(
+        f"{manifest.root}: {len(manifest.videos)} videos, {len(manifest.tracks)} tracks, split "
+        f"{manifest.split_hash}"
+    )
     print("  " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     refused = sum(manifest.summary["quarantine"].values())
     print(f"  {refused} entries in quarantine.csv; {manifest.root / 'summary.html'} shows the set")
@@ -217,8 +292,8 @@ def _print_manifest(manifest: Any) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from dfdc_video.models.weights import save_pyslowfast
-    from dfdc_video.run import load_run
+    from dfdc_video.models.weights.write import save_pyslowfast
+    from dfdc_video.runs.run import load_run
 
     print(save_pyslowfast(load_run(args.run), args.out))
     return 0
@@ -248,7 +323,7 @@ def _train(args: argparse.Namespace) -> int:
     else:
         cfg = resolve(args.config, overrides=args.settings)
         folder = args.out or Path("runs") / f"{Path(args.config).stem}-seed{cfg.SEED}"
-    from dfdc_video.run import train
+    from dfdc_video.runs.run import train
 
     try:
         report = train(cfg, folder, name=folder.name, resume=bool(args.resume))
@@ -259,9 +334,11 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _test(args: argparse.Namespace) -> int:
-    from dfdc_video.run import score
+    from dfdc_video.runs.run import score
 
-    _print_report(args.run if args.split == "test" else args.run / args.split, score(args.run, split=args.split))
+    _print_report(
+        args.run if args.split == "test" else args.run / args.split, score(args.run, split=args.split)
+    )
     return 0
 
 
@@ -269,7 +346,9 @@ def _print_report(folder: Path, report: dict[str, Any]) -> None:
     def show(entry: dict[str, Any]) -> str:
         if entry["value"] is None:
             return "undefined"
-        return f"{entry['value']:.3f}" + (f" [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] is not None else "")
+        return f"{entry['value']:.3f}" + (
+            f" [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] is not None else ""
+        )
 
     print(f"{folder} ({report['split']} split, {report['coverage']})")
     print("  " + "  ".join(f"{k.removeprefix('video/')} {show(v)}" for k, v in report["metrics"].items()))
@@ -278,15 +357,17 @@ def _print_report(folder: Path, report: dict[str, Any]) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from dfdc_video.experiment import launch
     from dfdc_video.registry import EXPERIMENTS
+    from dfdc_video.runs.experiment import launch
 
     EXPERIMENTS.get(args.experiment)
     out = args.out or Path("runs") / args.experiment
     try:
         comparison = launch(args.experiment, out, overrides=args.settings, seeds=args.seeds, arms=args.arms)
     except KeyboardInterrupt:
-        raise Interrupted(f"the same command: finished runs in {out} are kept, the interrupted one continues") from None
+        raise Interrupted(
+            f"the same command: finished runs in {out} are kept, the interrupted one continues"
+        ) from None
     _show(comparison, out)
     return 0
 
@@ -302,7 +383,12 @@ def _compare(args: argparse.Namespace) -> int:
     from dfdc_video.evaluation.compare import compare
     from dfdc_video.report.page import write_page
 
-    comparison = compare(args.runs, baseline=args.baseline, pooling=args.pooling, allow_different_frames=args.allow_different_frames)
+    comparison = compare(
+        args.runs,
+        baseline=args.baseline,
+        pooling=args.pooling,
+        allow_different_frames=args.allow_different_frames,
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     comparison.to_csv(args.out / "table.csv")
     command = "dfdc-video compare " + " ".join(str(r) for r in args.runs)
@@ -312,7 +398,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from dfdc_video.demo import demo
+    from dfdc_video.commands.demo import demo
 
     try:
         comparison = demo(args.out, small=args.small)
@@ -353,9 +439,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if extra:  # a value such as -1, which argparse takes for an option
         args.settings = [*args.settings, *extra]
-    warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit")  # of libraries, about themselves
+    # of libraries, about themselves
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "fvcore", "httpx", "matplotlib", "fontTools"):
+    for noisy in (
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "pytorch_lightning",
+        "fvcore",
+        "httpx",
+        "matplotlib",
+        "fontTools",
+    ):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         return int(args.function(args) or 0)
@@ -363,7 +459,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"interrupted; continue with {stop}", file=sys.stderr)
         return 130
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted; nothing that was finished is lost, the same command continues", file=sys.stderr)
+        print(
+            str(stop) or "interrupted; nothing that was finished is lost, the same command continues",
+            file=sys.stderr,
+        )
         return 130
     except (ValueError, OSError) as error:
         if args.debug:

@@ -1,8 +1,10 @@
-"""Settings: composed from YAML files, an experiment's arm and the command line, checked, filled, frozen, dumped.
+"""Settings: composed from YAML files, an experiment's arm and the command line, checked, filled, frozen,
+dumped.
 
-Sections: SEED DATA CLIP AUGMENT SAMPLER MODEL LOSS OPTIM FREEZE MASK TRAIN TEST WANDB. A section with NAME is a registered component; its other
-keys are that component's keyword-only parameters, so that defaults live once, in the signature. Sections without NAME have their
-defaults here. Order: bases left to right, the file, the arm, the command line (KEY VALUE, as in PySlowFast).
+Sections: SEED DATA CLIP AUGMENT SAMPLER MODEL LOSS OPTIM FREEZE MASK TRAIN TEST WANDB. A section with NAME is
+a registered component; its other keys are that component's keyword-only parameters, so that defaults live
+once, in the signature. Sections without NAME have their defaults here. Order: bases left to right, the file,
+the arm, the command line (KEY VALUE, as in PySlowFast).
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ PLAIN: dict[str, Tree] = {
         "DECODER": "decord",
         "NUM_WORKERS": 2,
         "CACHE": False,  # decode every face video once, at clip size, into memory
-        "EMBEDDINGS": False,  # for a frozen backbone: pass every frame through it once, and train on what it said
+        # for a frozen backbone: pass every frame through it once, and train on what it said
+        "EMBEDDINGS": False,
         "MAX_BAD_FRACTION": 0.01,  # stop when more clips than this cannot be read
     },
     "CLIP": {
@@ -91,7 +94,14 @@ COMPONENTS: dict[str, tuple[Registry, str]] = {
 SHARED: dict[str, Tree] = {
     "MODEL": {"INIT_FROM": "", "KEEP_HEAD": False},
     "OPTIM": {
-        **{"LR": 1e-3, "LR_SCALE": 1.0, "SCHEDULE": "cosine", "END_LR": 0.0, "WARMUP_EPOCHS": 0.0, "WARMUP_START_LR": 0.0},
+        **{
+            "LR": 1e-3,
+            "LR_SCALE": 1.0,
+            "SCHEDULE": "cosine",
+            "END_LR": 0.0,
+            "WARMUP_EPOCHS": 0.0,
+            "WARMUP_START_LR": 0.0,
+        },
         "LAYER_DECAY": 1.0,  # rate of a stage = this times the rate of the next one towards the head
         "LR_FACTORS": "",  # "stem:0.1,head:10": rates of stages as multiples of LR; they win over LAYER_DECAY
         "NO_DECAY_NORM": True,  # biases and normalisations without weight decay
@@ -104,7 +114,15 @@ CHOICES = {
     "WANDB.MODE": ("online", "offline", "disabled"),
     "TRAIN.PRECISION": ("auto", "32-true", "bf16-mixed", "16-mixed"),
 }
-AT_LEAST_ONE = ("CLIP.NUM_FRAMES", "CLIP.HEIGHT", "CLIP.WIDTH", "TRAIN.EPOCHS", "TRAIN.BATCH_SIZE", "TEST.NUM_CLIPS", "TEST.BATCH_SIZE")
+AT_LEAST_ONE = (
+    "CLIP.NUM_FRAMES",
+    "CLIP.HEIGHT",
+    "CLIP.WIDTH",
+    "TRAIN.EPOCHS",
+    "TRAIN.BATCH_SIZE",
+    "TEST.NUM_CLIPS",
+    "TEST.BATCH_SIZE",
+)
 
 
 def config_names(part: str = "") -> dict[str, Path]:
@@ -144,12 +162,16 @@ def read_tree(path: Path, *, seen: tuple[Path, ...] = ()) -> Tree:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(tree, dict):
-        raise ValueError(f"{path}: holds a {type(tree).__name__}, expected sections such as 'MODEL: {{NAME: frame}}'")
+        raise ValueError(
+            f"{path}: holds a {type(tree).__name__}, expected sections such as 'MODEL: {{NAME: frame}}'"
+        )
     return with_bases(tree, beside=path.parent, seen=(*seen, path))
 
 
 def with_bases(tree: Tree, *, beside: Path | None = None, seen: tuple[Path, ...] = ()) -> Tree:
-    """Replace `_BASE_` (a name or a list of names) by what it names; later bases win over earlier ones, the tree over all."""
+    """Replace `_BASE_` (a name or a list of names) by what it names; later bases win over earlier ones, the
+    tree over all.
+    """
     bases = tree.get("_BASE_", [])
     merged: Tree = {}
     for base in [bases] if isinstance(bases, str) else bases:
@@ -158,11 +180,17 @@ def with_bases(tree: Tree, *, beside: Path | None = None, seen: tuple[Path, ...]
 
 
 def merge(low: Tree, high: Tree) -> Tree:
-    """`high` over `low`, section by section. Another NAME empties the section: settings of one component mean nothing to the next."""
+    """`high` over `low`, section by section. Another NAME empties the section: settings of one component mean
+    nothing to the next.
+    """
     result = copy.deepcopy(low)
     for key, value in high.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):
-            swapped = "NAME" in value and key in COMPONENTS and value["NAME"] != result[key].get("NAME", value["NAME"])
+            swapped = (
+                "NAME" in value
+                and key in COMPONENTS
+                and value["NAME"] != result[key].get("NAME", value["NAME"])
+            )
             result[key] = copy.deepcopy(value) if swapped else merge(result[key], value)
         else:
             result[key] = copy.deepcopy(value)
@@ -172,7 +200,10 @@ def merge(low: Tree, high: Tree) -> Tree:
 def parse_overrides(pairs: Sequence[str]) -> Tree:
     """`["OPTIM.LR", "0.01"]` -> `{"OPTIM": {"LR": 0.01}}`."""
     if len(pairs) % 2:
-        raise ValueError(f"settings come in pairs KEY VALUE, for example OPTIM.LR 0.01; given {len(pairs)} words, the last is {pairs[-1]!r}")
+        raise ValueError(
+            f"settings come in pairs KEY VALUE, for example OPTIM.LR 0.01; given {len(pairs)} words, the "
+            f"last is {pairs[-1]!r}"
+        )
     tree: Tree = {}
     for key, text in zip(pairs[::2], pairs[1::2], strict=True):
         try:
@@ -224,7 +255,9 @@ def complete(tree: Tree) -> CfgNode:
         shared = {k: (v, type(v)) for k, v in SHARED.get(section, {}).items()}
         full[section] = {"NAME": name, **_fill(section, given, {**shared, **allowed}, owner=name)}
     for section, defaults in PLAIN.items():
-        full[section] = _fill(section, _section(tree, section), {k: (v, type(v)) for k, v in defaults.items()}, owner="")
+        full[section] = _fill(
+            section, _section(tree, section), {k: (v, type(v)) for k, v in defaults.items()}, owner=""
+        )
     _check_values(full)
     cfg = CfgNode(full)
     cfg.freeze()
@@ -234,7 +267,9 @@ def complete(tree: Tree) -> CfgNode:
 def _section(tree: Tree, section: str) -> Tree:
     given = tree.get(section) or {}
     if not isinstance(given, dict):
-        raise ValueError(f"{section} = {given!r}: expected a section of keys, for example {section}: {{NAME: …}}")
+        raise ValueError(
+            f"{section} = {given!r}: expected a section of keys, for example {section}: {{NAME: …}}"
+        )
     return dict(given)
 
 
@@ -252,13 +287,22 @@ def _fill(section: str, given: Tree, allowed: dict[str, tuple[Any, Any]], *, own
     for key, (default, kind) in allowed.items():
         if key not in given and default is inspect.Parameter.empty:
             raise ValueError(f"{section}.{key} is missing: {owner or section} needs it")
-        # a tuple is a list here, as it is after a round trip through YAML: the hash of a config must not tell them apart
-        result[key] = _typed(f"{section}.{key}", given[key], kind) if key in given else list(default) if isinstance(default, tuple) else default
+        # a tuple is a list here, as it is after a round trip through YAML: the hash of a config must not tell
+        # them apart
+        result[key] = (
+            _typed(f"{section}.{key}", given[key], kind)
+            if key in given
+            else list(default)
+            if isinstance(default, tuple)
+            else default
+        )
     return result
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
-    """The value as the annotated type, or a ValueError. An int serves as float, and '1e-3', which YAML takes for text, too."""
+    """The value as the annotated type, or a ValueError. An int serves as float, and '1e-3', which YAML takes
+    for text, too.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -281,9 +325,16 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
             pass
     elif kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    elif kind in (int, bool, str, dict) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    elif (
+        kind in (int, bool, str, dict)
+        and isinstance(value, kind)
+        and not (kind is int and isinstance(value, bool))
+    ):
         return value
-    raise ValueError(f"{key} = {value!r} ({type(value).__name__}): expected {getattr(kind, '__name__', None) or str(kind).replace('typing.', '')}")
+    raise ValueError(
+        f"{key} = {value!r} ({type(value).__name__}): expected "
+        f"{getattr(kind, '__name__', None) or str(kind).replace('typing.', '')}"
+    )
 
 
 def _check_values(full: Tree) -> None:
@@ -293,25 +344,36 @@ def _check_values(full: Tree) -> None:
 
     for key, allowed in CHOICES.items():
         if at(key) not in allowed:
-            raise ValueError(f"{key} = {at(key)!r}; {nearest(at(key), allowed, count=1)} (allowed: {', '.join(allowed)})")
+            raise ValueError(
+                f"{key} = {at(key)!r}; {nearest(at(key), allowed, count=1)} (allowed: {', '.join(allowed)})"
+            )
     for key in AT_LEAST_ONE:
         if at(key) < 1:
             raise ValueError(f"{key} = {at(key)}: expected 1 or more")
     for key in ("OPTIM.LR", "OPTIM.LR_SCALE"):
         if not at(key) > 0:
             raise ValueError(f"{key} = {at(key)}: expected a rate above 0")
-    if full["CLIP"]["STRIDE_FRAMES"] < 0 or (full["CLIP"]["STRIDE_FRAMES"] == 0 and full["CLIP"]["STRIDE_SECONDS"] <= 0):
-        raise ValueError("CLIP: expected STRIDE_FRAMES of 1 or more, or STRIDE_FRAMES 0 and STRIDE_SECONDS above 0")
+    if full["CLIP"]["STRIDE_FRAMES"] < 0 or (
+        full["CLIP"]["STRIDE_FRAMES"] == 0 and full["CLIP"]["STRIDE_SECONDS"] <= 0
+    ):
+        raise ValueError(
+            "CLIP: expected STRIDE_FRAMES of 1 or more, or STRIDE_FRAMES 0 and STRIDE_SECONDS above 0"
+        )
     if full["MASK"]["WEIGHT"] < 0 or not 0 < full["MASK"]["THRESHOLD"] <= 255:
         given = f"MASK.WEIGHT = {full['MASK']['WEIGHT']}, MASK.THRESHOLD = {full['MASK']['THRESHOLD']}"
-        raise ValueError(f"{given}: expected a weight of 0 (no mask head) or more, and a threshold above 0 and up to 255")
+        raise ValueError(
+            f"{given}: expected a weight of 0 (no mask head) or more, and a threshold above 0 and up to 255"
+        )
     if full["DATA"]["EMBEDDINGS"] and full["AUGMENT"]["NAME"] != "none":
         raise ValueError(
-            f"DATA.EMBEDDINGS with AUGMENT.NAME {full['AUGMENT']['NAME']}: embeddings are made once, of frames as they are; "
+            f"DATA.EMBEDDINGS with AUGMENT.NAME {full['AUGMENT']['NAME']}: embeddings are made once, of "
+            "frames as they are; "
             "set AUGMENT.NAME none, or DATA.EMBEDDINGS false"
         )
     if full["DATA"]["NUM_WORKERS"] < 0:
-        raise ValueError(f"DATA.NUM_WORKERS = {full['DATA']['NUM_WORKERS']}: expected 0 (in the main process) or more")
+        raise ValueError(
+            f"DATA.NUM_WORKERS = {full['DATA']['NUM_WORKERS']}: expected 0 (in the main process) or more"
+        )
     SCHEDULES.get(full["OPTIM"]["SCHEDULE"])
     POOLINGS.get(full["TEST"]["POOLING"])
 
@@ -332,7 +394,9 @@ def dump(cfg: CfgNode) -> str:
 def load_dump(path: Path) -> CfgNode:
     """The config that a run folder holds."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} has no {path.name}: expected the folder of a run (of `dfdc-video train` or `run`)")
+        raise FileNotFoundError(
+            f"{path.parent} has no {path.name}: expected the folder of a run (of `dfdc-video train` or `run`)"
+        )
     return complete(read_tree(path.resolve()))
 
 

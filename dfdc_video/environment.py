@@ -1,4 +1,6 @@
-"""What a number was made with: versions, hardware, commit. Stored with every run and shown by `dfdc-video doctor`."""
+"""What a number was made with: versions, hardware, commit. Stored with every run and shown by `dfdc-video
+doctor`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch torchvision lightning pytorchvideo timm decord av mediapipe fvcore yacs wandb numpy pandas pyarrow scikit-learn opencv-contrib-python"
+    "torch torchvision lightning pytorchvideo timm decord av mediapipe fvcore yacs wandb numpy pandas "
+    "pyarrow scikit-learn opencv-contrib-python"
 ).split()
 
 
@@ -27,13 +30,29 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Commit of the checkout that the package runs from, with "+changes" where files differ from it; "" outside of a checkout."""
+    """Commit of the checkout that the package runs from, with "+changes" where files differ from it; ""
+    outside of a checkout.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return ""
     try:
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=20)
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True, timeout=60)
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")

@@ -1,7 +1,8 @@
-"""The nouns of the framework, in the order in which data flows: video, stream, face, track, clip, prediction, score.
+"""The nouns of the framework, in the order in which data flows: video, stream, face, track, clip, prediction,
+score.
 
-Records are small, immutable and check their own shapes. Identity (`video_id`, `track_id`) travels with the data and is never
-derived from a path or from a position in a list.
+Records are small, immutable and check their own shapes. Identity (`video_id`, `track_id`) travels with the
+data and is never derived from a path or from a position in a list.
 """
 
 from __future__ import annotations
@@ -25,16 +26,22 @@ class Video:
     path: str  # relative to the data set's root, POSIX
     label: int  # 0 real, 1 fake, or a class index
     split: str = ""  # train, val, test, or "" as long as no split rule has spoken
-    source_id: str = ""  # video_id of the original that a fake was made from, also where that video is missing
+    # video_id of the original that a fake was made from, also where that video is missing
+    source_id: str = ""
     group_id: str = ""  # videos of one group stay in one split
     method: str = ""  # how it was made: "real", "unknown", or the name of a method
     folder: str = ""  # the part of the data set that it lies in
-    identities: tuple[str, ...] = ()  # the people in it, donors of a face included, where the data set names them
+    # the people in it, donors of a face included, where the data set names them
+    identities: tuple[str, ...] = ()
     mask_path: str = ""  # video of the altered pixels, relative to the root, where the data set has one
 
     def __post_init__(self) -> None:
         if not ID_PATTERN.match(self.video_id):
-            raise ValueError(f"video_id {self.video_id!r}: expected letters, digits, '_', '.', '-' only; the reader of the data set must make it so")
+            raise ValueError(
+                f"video_id {self.video_id!r}: expected letters, digits, '_', '.', '-' only; the "
+                "reader of "
+                "the data set must make it so"
+            )
         if self.label < 0:
             raise ValueError(f"video {self.video_id}: label {self.label}, expected 0 or more")
         if self.split not in ("", *SPLIT_NAMES):
@@ -61,7 +68,8 @@ class Stream:
     width_px: int
     rotation_degrees: int
     codec: str
-    timestamps_seconds: np.ndarray = field(repr=False, compare=False)  # (num_frames,) presentation times, first = 0
+    # (num_frames,) presentation times, first = 0
+    timestamps_seconds: np.ndarray = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
         assert self.timestamps_seconds.shape == (self.num_frames,), self.timestamps_seconds.shape
@@ -87,16 +95,23 @@ class Track:
     boxes_px: np.ndarray = field(repr=False, compare=False)  # (N, 4) x0, y0, x1, y1, one per source frame
     timestamps_seconds: np.ndarray = field(repr=False, compare=False)  # (N,) of the source video
     confidence: float = 0.0  # mean over the detections of the track
-    detection_rate: float = 1.0  # share of the frames looked at, from the first to the last detection, on which the face was found
+    # share of the frames looked at, from the first to the last detection, on which the face was found
+    detection_rate: float = 1.0
     crop_path: str = ""  # face video (or a folder of PNG files), relative to the prepared folder, POSIX
-    crop_box_px: tuple[int, int, int, int] = (0, 0, 0, 0)  # fixed square box (for other crops: the one over all frames), may reach over the edge
-    eyes_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)), repr=False, compare=False)  # (N, 4) right and left x, y, for aligned crops
+    # fixed square box (for other crops: the one over all frames), may reach over the edge
+    crop_box_px: tuple[int, int, int, int] = (0, 0, 0, 0)
+    # (N, 4) right and left x, y, for aligned crops
+    eyes_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.boxes_px.ndim != 2 or self.boxes_px.shape[1] != 4:
             raise ValueError(f"track {self.track_id}: boxes of shape {self.boxes_px.shape}, expected (N, 4)")
         if self.timestamps_seconds.shape != (len(self.boxes_px),):
-            raise ValueError(f"track {self.track_id}: {len(self.boxes_px)} boxes, {self.timestamps_seconds.shape} time stamps")
+            raise ValueError(
+                f"track {self.track_id}: {len(self.boxes_px)} boxes, {self.timestamps_seconds.shape} "
+                "time "
+                "stamps"
+            )
 
     @property
     def num_frames(self) -> int:

@@ -1,7 +1,8 @@
 """Registries: every extension point of the framework, one line each.
 
-A registry is filled by decorators; the modules that hold the decorated components are imported on the first look-up, so that
-`import dfdc_video` and `dfdc-video --help` stay fast. Settings of a component are its **keyword-only** parameters: what stands
+A registry is filled by decorators. The files that hold decorated components are found by scanning their room,
+so that a new component is one new file, and are imported on the first look-up, so that `import dfdc_video`
+and `dfdc-video --help` stay fast. Settings of a component are its **keyword-only** parameters: what stands
 before the `*` of its signature is supplied by the caller, what stands behind it can be set in a config.
 """
 
@@ -9,49 +10,41 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import inspect
-import sys
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 PACKAGE = Path(__file__).resolve().parent
+TOP_LEVEL = ("configs", "experiments", "datasets", "benchmarks")
+DECORATOR = re.compile(r"^@[A-Z]+\.register\b", re.MULTILINE)
 
 
 def top_level(name: str) -> Path:
-    """Folder `configs`, `experiments`, `datasets` or `benchmarks`: beside setup.py in a checkout, inside the package in a wheel."""
+    """One of the folders of TOP_LEVEL: beside setup.py in a checkout, inside the package in a wheel."""
     checkout = PACKAGE.parent
     folder = (checkout if (checkout / "setup.py").is_file() else PACKAGE) / name
     if not folder.is_dir():
-        raise FileNotFoundError(f"the folder {name}/ was expected at {folder}; reinstall dfdc_video, its data files are missing")
+        raise FileNotFoundError(
+            f"the folder {name}/ was expected at {folder}; reinstall dfdc_video, its data files are missing"
+        )
     return folder
 
 
-def load_file(path: Path) -> ModuleType:
-    """Import one file of a top-level folder, once. These folders are not packages: `datasets` would shadow a well-known one."""
-    path = Path(path).resolve()
-    name = "dfdc_video_files." + ".".join((*path.parent.parts[-2:], path.stem)).replace("-", "_")
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+def registering_modules(pattern: str) -> list[str]:
+    """Names of the modules of the package that register something, of the files that `pattern` finds below it
+    ("models/*.py").
 
-
-def call_in_file(path: str, function: str, *args: Any, **kwargs: Any) -> Any:
-    """`function(*args)` of the file at `path`: what a spawned worker can unpickle although the file is in no package."""
-    return getattr(load_file(Path(path)), function)(*args, **kwargs)
+    Files of the top-level folders are modules of the package, too: `datasets/dfdc/reader.py` is
+    `dfdc_video.datasets.dfdc.reader`.
+    """
+    folder, rest = pattern.split("/", 1)
+    root = top_level(folder) if folder in TOP_LEVEL else PACKAGE / folder
+    found = sorted(p for p in root.glob(rest) if DECORATOR.search(p.read_text(encoding="utf-8")))
+    return [".".join((PACKAGE.name, folder, *p.relative_to(root).with_suffix("").parts)) for p in found]
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
@@ -75,13 +68,16 @@ def settings_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 class Registry(FvcoreRegistry):
-    """Name -> component. Look-ups import the modules that register, and name the nearest entries when they fail."""
+    """Name -> component. Look-ups import the modules that register, and name the nearest entries when they
+    fail.
+    """
 
-    def __init__(self, kind: str, *, modules: tuple[str, ...] = (), files: str = "") -> None:
-        """`kind` is the noun of error messages, `modules` are imported on the first look-up, `files` is a pattern of top-level files."""
+    def __init__(self, kind: str, files: str) -> None:
+        """`kind` is the noun of error messages; `files` is the pattern of the files that may hold components
+        (`registering_modules`).
+        """
         super().__init__(kind)
         self.kind = kind
-        self._modules = modules
         self._files = files
         self._loaded = False
 
@@ -90,12 +86,8 @@ class Registry(FvcoreRegistry):
             return
         self._loaded = True
         try:
-            for module in self._modules:
+            for module in registering_modules(self._files):
                 importlib.import_module(module)
-            if self._files:
-                folder, pattern = self._files.split("/", 1)
-                for path in sorted(top_level(folder).glob(pattern)):
-                    load_file(path)
         except BaseException:
             self._loaded = False
             raise
@@ -106,7 +98,10 @@ class Registry(FvcoreRegistry):
             return lambda decorated: self.register(decorated, name=name)
         key = name or obj.__name__
         if key in self._obj_map:
-            raise ValueError(f"{self.kind} '{key}' is registered twice: by {self._obj_map[key].__module__} and by {obj.__module__}")
+            raise ValueError(
+                f"{self.kind} '{key}' is registered twice: by {self._obj_map[key].__module__} and by "
+                f"{obj.__module__}"
+            )
         self._obj_map[key] = obj
         return obj
 
@@ -121,21 +116,20 @@ class Registry(FvcoreRegistry):
         return sorted(self._obj_map)
 
 
-DATASETS = Registry("dataset", files="datasets/*/prepare.py")
-EXPERIMENTS = Registry("experiment", files="experiments/*.py")
-BENCHMARKS = Registry("benchmark", files="benchmarks/*.py")
-SPLITS = Registry("split rule", modules=("dfdc_video.splits",))
-DECODERS = Registry("decoder", modules=("dfdc_video.video",))
-DETECTORS = Registry("face detector", modules=tuple(f"dfdc_video.faces.{m}" for m in ("detect", "tiled", "kitti")))
-MODEL_FILES = ("frame", "cnn_lstm", "aggregator", "efficientnet3d", "slowfast", "video3d", "mvit")
-MODELS = Registry("model", modules=tuple(f"dfdc_video.models.{m}" for m in MODEL_FILES))
-AUGMENTATIONS = Registry("augmentation", modules=("dfdc_video.data.transforms",))
-SAMPLERS = Registry("sampler", modules=("dfdc_video.data.samplers",))
-LOSSES = Registry("loss", modules=("dfdc_video.training.losses",))
-OPTIMIZERS = Registry("optimizer", modules=("dfdc_video.training.optim",))
-FREEZING = Registry("freezing rule", modules=("dfdc_video.training.freezing",))
-SCHEDULES = Registry("schedule", modules=("dfdc_video.training.optim",))
-POOLINGS = Registry("pooling", modules=("dfdc_video.evaluation.pooling",))
+DATASETS = Registry("dataset", "datasets/*/reader.py")
+EXPERIMENTS = Registry("experiment", "experiments/*.py")
+BENCHMARKS = Registry("benchmark", "benchmarks/*.py")
+SPLITS = Registry("split rule", "preparation/*.py")
+DECODERS = Registry("decoder", "media/*.py")
+DETECTORS = Registry("face detector", "faces/*.py")
+MODELS = Registry("model", "models/*.py")
+AUGMENTATIONS = Registry("augmentation", "data/*.py")
+SAMPLERS = Registry("sampler", "data/*.py")
+LOSSES = Registry("loss", "training/*.py")
+OPTIMIZERS = Registry("optimizer", "training/*.py")
+FREEZING = Registry("freezing rule", "training/*.py")
+SCHEDULES = Registry("schedule", "training/*.py")
+POOLINGS = Registry("pooling", "evaluation/*.py")
 
 ALL = (
     DATASETS, EXPERIMENTS, BENCHMARKS, SPLITS, DECODERS, DETECTORS, MODELS, AUGMENTATIONS, SAMPLERS, LOSSES, OPTIMIZERS, SCHEDULES,

@@ -1,12 +1,16 @@
-"""Declares what learned pooling of frames is worth over their mean; what was found is in frame_aggregation.md."""
+"""Declares what learned pooling of frames is worth over their mean; what was found is in
+frame_aggregation.md.
+"""
 
-from dfdc_video.experiment import Experiment
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.experiment import Experiment
 
 
 @EXPERIMENTS.register
 def frame_aggregation(*, weights: str = "weights/frame_small.ckpt", suffix: str = "small") -> Experiment:
-    """On one frozen frame model: is a learned aggregator, or an LSTM over its embeddings, better than the mean of its frames?"""
+    """On one frozen frame model: is a learned aggregator, or an LSTM over its embeddings, better than the
+    mean of its frames?
+    """
     start = {"INIT_FROM": weights, "PRETRAINED": False}
     aggregators = {
         f"{inputs}_{pool}": {"MODEL": {"INPUTS": inputs, "POOL": pool, **start}}

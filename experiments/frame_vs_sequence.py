@@ -1,7 +1,7 @@
 """Declares the question of the demo; what was found is in frame_vs_sequence.md."""
 
-from dfdc_video.experiment import Experiment
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.experiment import Experiment
 
 
 @EXPERIMENTS.register

@@ -1,7 +1,7 @@
 """Declares whether the altered pixels are worth learning beside the label; what was found is in mask_head.md."""
 
-from dfdc_video.experiment import Experiment
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.experiment import Experiment
 
 
 @EXPERIMENTS.register

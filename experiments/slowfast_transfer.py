@@ -1,13 +1,17 @@
-"""Declares what pretraining is worth to SlowFast, and at which rate it is fine-tuned; what was found is in slowfast_transfer.md."""
+"""Declares what pretraining is worth to SlowFast, and at which rate it is fine-tuned; what was found is in
+slowfast_transfer.md.
+"""
 
-from dfdc_video.experiment import Experiment
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.experiment import Experiment
 
 SCALES = {"x1": 1.0, "div10": 0.1, "div100": 0.01}
 
 
 def _scratch_and_pretrained(base: str, weights: str) -> Experiment:
-    """Random and given starting weights at three rates each; OPTIM.LR_SCALE scales base rate, warm-up start and end together."""
+    """Random and given starting weights at three rates each; OPTIM.LR_SCALE scales base rate, warm-up start
+    and end together.
+    """
     starts = {"scratch": "", "pretrained": weights}
     return Experiment(
         base=base,
@@ -23,11 +27,15 @@ def _scratch_and_pretrained(base: str, weights: str) -> Experiment:
 
 @EXPERIMENTS.register
 def slowfast_transfer(*, weights: str = "weights/SLOWFAST_8x8_R50.pyth") -> Experiment:
-    """Is SlowFast R50 better from Kinetics weights than from random ones, and at the recipe's rate, a tenth or a hundredth of it?"""
+    """Is SlowFast R50 better from Kinetics weights than from random ones, and at the recipe's rate, a tenth
+    or a hundredth of it?
+    """
     return _scratch_and_pretrained("slowfast_r50_8x8", weights)
 
 
 @EXPERIMENTS.register
 def slowfast_transfer_small(*, weights: str = "weights/slowfast_small_motions.ckpt") -> Experiment:
-    """The same question with the small SlowFast on a processor, from weights that were trained on drawn motions."""
+    """The same question with the small SlowFast on a processor, from weights that were trained on drawn
+    motions.
+    """
     return _scratch_and_pretrained("slowfast_small", weights)

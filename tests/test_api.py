@@ -15,7 +15,10 @@ from dfdc_video.models.padding import StaticSameConv2d
 
 
 def test_import_brings_no_torch():
-    code = "import sys, dfdc_video; dir(dfdc_video); print(sorted({'torch', 'timm', 'fvcore'} & set(sys.modules)), dfdc_video.__version__)"
+    code = (
+        "import sys, dfdc_video; dir(dfdc_video); print(sorted({'torch', 'timm', 'fvcore'} & "
+        "set(sys.modules)), dfdc_video.__version__)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out == f"[] {dfdc_video.__version__}\n"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -23,7 +26,9 @@ def test_import_brings_no_torch():
 
 
 def test_a_model_by_its_config_s_name():
-    model = dfdc_video.build_model("frame_small", num_classes=3, num_frames=4, height=64, width=48, dropout=0.5)
+    model = dfdc_video.build_model(
+        "frame_small", num_classes=3, num_frames=4, height=64, width=48, dropout=0.5
+    )
     assert model.clip_shape == (3, 4, 64, 48) and model.num_classes == 3 and model.training
     assert model.network.backbone.drop_rate == 0.5
     frames = torch.randint(0, 256, (2, 3, 4, 64, 48), dtype=torch.uint8)
@@ -63,8 +68,12 @@ def test_the_published_networks(name, clip_shape):
 
 
 def test_weights_come_back(tmp_path):
-    source, target = (dfdc_video.build_model("slowfast_small", num_classes=4, height=64, width=64) for _ in range(2))
-    report = dfdc_video.load_weights(target, dfdc_video.save_pyslowfast(source, tmp_path / "a.pyth"), keep_head=True)
+    source, target = (
+        dfdc_video.build_model("slowfast_small", num_classes=4, height=64, width=64) for _ in range(2)
+    )
+    report = dfdc_video.load_weights(
+        target, dfdc_video.save_pyslowfast(source, tmp_path / "a.pyth"), keep_head=True
+    )
     assert isinstance(report, dfdc_video.LoadReport) and len(report.matched) == len(source.state_dict())
 
 

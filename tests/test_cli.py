@@ -31,7 +31,14 @@ def test_help_names_every_verb(capsys):
 def test_list_shows_configs_experiments_and_components(capsys):
     code, out, _ = run(capsys, "list")
     assert code == 0
-    for name in ("slowfast_r50_8x8_transfer", "frame_vs_sequence", "blazeface_full", "efficientnet3d", "model/frame_b7", "dfdc"):
+    for name in (
+        "slowfast_r50_8x8_transfer",
+        "frame_vs_sequence",
+        "blazeface_full",
+        "efficientnet3d",
+        "model/frame_b7",
+        "dfdc",
+    ):
         assert re.search(rf"^  {re.escape(name)} +\S", out, re.M), name
     _, only, _ = run(capsys, "list", "models")
     assert "efficientnet3d" in only and "blazeface" not in only
@@ -40,11 +47,17 @@ def test_list_shows_configs_experiments_and_components(capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("models", "slowfast_small"), ["blocks.3", "network.body.blocks.6.proj", "4  network.body.blocks.4.multipathway_blocks.0"]),
+        (
+            ("models", "slowfast_small"),
+            ["blocks.3", "network.body.blocks.6.proj", "4  network.body.blocks.4.multipathway_blocks.0"],
+        ),
         (("models", "frame"), ["Bag of frames", "backbone 'resnet18'"]),
         (("configs", "frame_small"), ["NAME: frame", "BATCH_SIZE: 8"]),
         (("config-parts", "train/sgd_linear"), ["SCHEDULE: linear"]),
-        (("experiments", "frame_vs_sequence"), ["base: frame_small", "cnn_lstm: {'_BASE_': 'model/cnn_lstm_small'}"]),
+        (
+            ("experiments", "frame_vs_sequence"),
+            ["base: frame_small", "cnn_lstm: {'_BASE_': 'model/cnn_lstm_small'}"],
+        ),
         (("split-rules", "kfold"), ["folds"]),
     ],
 )
@@ -71,7 +84,10 @@ def bad_commands(tmp: Path, prepared: Path):
         (("train", "frame_small", "TRAIN.EPOCHS", "ten"), "expected int"),
         (("train", "frame_small", "--nonsense"), "--nonsense"),
         (("train",), "name a config"),
-        (("train", "frame_small", "DATA.PATH", tmp / "nowhere"), "expected the --out folder of `dfdc-video prepare`"),
+        (
+            ("train", "frame_small", "DATA.PATH", tmp / "nowhere"),
+            "expected the --out folder of `dfdc-video prepare`",
+        ),
         (("train", "frame_small", "DATA.PATH", damaged), "damaged"),
         (("train", "frame_small", *data, "MODEL.INIT_FROM", text), "text.ckpt"),
         (("train", "slowfast_r50_8x8_transfer", *data), "no file at weights/SLOWFAST_8x8_R50.pyth"),
@@ -116,35 +132,45 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_train_test_compare_by_command(capsys, tmp_path, prepared_root, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = (
-        "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 2 "
+        "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 "
+        "OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 2 "
         "TEST.NUM_BOOTSTRAP 100 WANDB.MODE disabled"
     ).split()
     for seed in (0, 1):
-        code, out, err = run(capsys, "train", "frame_small", *settings, "DATA.PATH", prepared_root, "SEED", seed)
+        code, out, err = run(
+            capsys, "train", "frame_small", *settings, "DATA.PATH", prepared_root, "SEED", seed
+        )
         assert code == 0 and f"frame_small-seed{seed}" in out and "auc" in out, err
     code, out, _ = run(capsys, "test", "runs/frame_small-seed0", "--split", "val")
     assert code == 0 and "val split" in out
     code, out, _ = run(capsys, "compare", "runs/frame_small-seed0", "runs/frame_small-seed1")
     assert code == 0 and "frame_small-seed1" in out
-    assert (tmp_path / "comparison" / "report.html").is_file() and (tmp_path / "comparison" / "table.csv").is_file()
+    assert (tmp_path / "comparison" / "report.html").is_file() and (
+        tmp_path / "comparison" / "table.csv"
+    ).is_file()
 
 
 def test_export_writes_what_pyslowfast_reads(capsys, tmp_path, prepared_root, monkeypatch):
     import torch
 
     import dfdc_video
-    from dfdc_video.run import load_run
+    from dfdc_video.runs.run import load_run
 
     monkeypatch.chdir(tmp_path)
     clip = "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32".split()
-    settings = "TRAIN.EPOCHS 1 OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 1 TEST.NUM_BOOTSTRAP 50 WANDB.MODE disabled".split()
+    settings = (
+        "TRAIN.EPOCHS 1 OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 1 TEST.NUM_BOOTSTRAP 50 WANDB.MODE disabled"
+    ).split()
     for name in ("slowfast_small", "frame_small"):
         assert run(capsys, "train", name, *clip, *settings, "DATA.PATH", prepared_root, "--out", name)[0] == 0
     code, out, err = run(capsys, "export", "slowfast_small", "--out", "there.pyth")
     assert code == 0 and "there.pyth" in out, err
     names = torch.load("there.pyth", weights_only=True)["model_state"]
     assert "s1.pathway0_stem.conv.weight" in names and "head.projection.weight" in names
-    ours, again = load_run("slowfast_small"), dfdc_video.build_model("slowfast_small", num_frames=4, height=32, width=32).eval()
+    ours, again = (
+        load_run("slowfast_small"),
+        dfdc_video.build_model("slowfast_small", num_frames=4, height=32, width=32).eval(),
+    )
     dfdc_video.load_weights(again, "there.pyth", keep_head=True)
     frames = torch.randint(0, 256, (2, 3, 4, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(again(frames), ours(frames))

@@ -5,7 +5,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dfdc_video.config import complete, config_hash, config_names, dump, load_dump, merge, merge_overrides, parse_overrides, resolve, to_dict
+from dfdc_video.config import (
+    complete,
+    config_hash,
+    config_names,
+    dump,
+    load_dump,
+    merge,
+    merge_overrides,
+    parse_overrides,
+    resolve,
+    to_dict,
+)
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -31,12 +42,16 @@ def test_order_is_bases_file_arm_command_line(tmp_path):
     top = write(tmp_path, "top.yaml", "_BASE_: [a.yaml, b.yaml]\nTRAIN: {BATCH_SIZE: 6}\n")
     cfg = resolve(top)
     assert (cfg.TRAIN.EPOCHS, cfg.TRAIN.BATCH_SIZE, cfg.MODEL.DROPOUT) == (2, 6, 0.1)
-    cfg = resolve(top, arm={"TRAIN": {"BATCH_SIZE": 7}, "SEED": 3}, overrides=["TRAIN.EPOCHS", "9", "SEED", "4"])
+    cfg = resolve(
+        top, arm={"TRAIN": {"BATCH_SIZE": 7}, "SEED": 3}, overrides=["TRAIN.EPOCHS", "9", "SEED", "4"]
+    )
     assert (cfg.TRAIN.EPOCHS, cfg.TRAIN.BATCH_SIZE, cfg.SEED) == (9, 7, 4)
 
 
 def test_another_name_empties_the_section(tmp_path):
-    top = write(tmp_path, "top.yaml", "MODEL: {NAME: frame, BACKBONE: resnet34, DROPOUT: 0.5, INIT_FROM: old.ckpt}\n")
+    top = write(
+        tmp_path, "top.yaml", "MODEL: {NAME: frame, BACKBONE: resnet34, DROPOUT: 0.5, INIT_FROM: old.ckpt}\n"
+    )
     cfg = resolve(top, overrides=["MODEL.NAME", "cnn_lstm"])
     assert cfg.MODEL.BACKBONE != "resnet34" and cfg.MODEL.INIT_FROM == ""
     assert merge({"DATA": {"PATH": "a"}}, {"DATA": {"CACHE": True}}) == {"DATA": {"PATH": "a", "CACHE": True}}
@@ -51,20 +66,36 @@ def test_defaults_come_from_the_signature(tmp_path):
     for name, parameter in settings_of(MODELS.get("slowfast")).items():
         assert parameter.default is not inspect.Parameter.empty
         value = cfg.MODEL[name.upper()]
-        assert value == (list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default) or tuple(value) == parameter.default
+        assert (
+            value == (list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default)
+            or tuple(value) == parameter.default
+        )
 
 
 def test_numbers_take_the_type_of_their_setting():
-    cfg = complete({"MODEL": {"NAME": "frame"}, "OPTIM": {"LR": "1e-3", "WARMUP_EPOCHS": 1}, "TRAIN": {"EPOCHS": 4.0}})
-    assert (cfg.OPTIM.LR, type(cfg.OPTIM.WARMUP_EPOCHS), cfg.TRAIN.EPOCHS, type(cfg.TRAIN.EPOCHS)) == (1e-3, float, 4, int)
+    cfg = complete(
+        {"MODEL": {"NAME": "frame"}, "OPTIM": {"LR": "1e-3", "WARMUP_EPOCHS": 1}, "TRAIN": {"EPOCHS": 4.0}}
+    )
+    assert (cfg.OPTIM.LR, type(cfg.OPTIM.WARMUP_EPOCHS), cfg.TRAIN.EPOCHS, type(cfg.TRAIN.EPOCHS)) == (
+        1e-3,
+        float,
+        4,
+        int,
+    )
 
 
 BAD = [
     ({"MODELL": {"NAME": "frame"}}, "unknown section 'MODELL'; did you mean MODEL"),
     ({"MODEL": {"NAME": "slowfats"}}, "unknown model 'slowfats'; did you mean slowfast"),
-    ({"MODEL": {"NAME": "frame", "BACKBON": "x"}}, r"unknown key MODEL.BACKBON of frame; did you mean BACKBONE"),
+    (
+        {"MODEL": {"NAME": "frame", "BACKBON": "x"}},
+        r"unknown key MODEL.BACKBON of frame; did you mean BACKBONE",
+    ),
     ({"MODEL": {"NAME": "frame"}, "TRAIN": {"EPOCH": 3}}, "unknown key TRAIN.EPOCH; did you mean EPOCHS"),
-    ({"MODEL": {"NAME": "frame"}, "TRAIN": {"EPOCHS": "many"}}, r"TRAIN.EPOCHS = 'many' \(str\): expected int"),
+    (
+        {"MODEL": {"NAME": "frame"}, "TRAIN": {"EPOCHS": "many"}},
+        r"TRAIN.EPOCHS = 'many' \(str\): expected int",
+    ),
     ({"MODEL": {"NAME": "frame"}, "TRAIN": {"EPOCHS": True}}, "expected int"),
     ({"MODEL": {"NAME": "frame"}, "TRAIN": {"EPOCHS": 0}}, "expected 1 or more"),
     ({"MODEL": {"NAME": "frame"}, "OPTIM": {"LR": -1}}, "expected a rate above 0"),
@@ -103,7 +134,9 @@ def test_base_loop_and_broken_yaml_are_refused(tmp_path):
 
 def test_a_config_never_runs_code(tmp_path):
     marker = tmp_path / "ran"
-    text = yaml.dump({"SEED": 0}) + f"MODEL: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{marker}']]\n"
+    text = yaml.dump({"SEED": 0}) + (
+        f"MODEL: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{marker}']]\n"
+    )
     with pytest.raises(ValueError, match="not valid YAML"):
         resolve(write(tmp_path, "evil.yaml", text))
     assert not marker.exists()
@@ -117,5 +150,7 @@ def test_overrides_come_in_pairs():
 
 def test_hash_ignores_where_and_sees_what():
     base = complete({"MODEL": {"NAME": "frame"}})
-    assert config_hash(merge_overrides(base, ["DATA.PATH", "elsewhere", "DATA.NUM_WORKERS", "7", "WANDB.MODE", "disabled"])) == config_hash(base)
+    assert config_hash(
+        merge_overrides(base, ["DATA.PATH", "elsewhere", "DATA.NUM_WORKERS", "7", "WANDB.MODE", "disabled"])
+    ) == config_hash(base)
     assert config_hash(merge_overrides(base, ["OPTIM.LR", "0.5"])) != config_hash(base)

@@ -1,6 +1,8 @@
-"""`prepare` as a program that is killed, gets no disk, or meets a video that takes its decoder down: run again, the result is the same.
+"""`prepare` as a program that is killed, gets no disk, or meets a video that takes its decoder down: run
+again, the result is the same.
 
-A hook is put into the program and its workers through a `sitecustomize.py` on PYTHONPATH, which Python runs before anything else.
+A hook is put into the program and its workers through a `sitecustomize.py` on PYTHONPATH, which Python runs
+before anything else.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from dfdc_video import prepare as prepare_module
-from dfdc_video.prepare import prepare
+from dfdc_video.preparation import prepare as prepare_module
+from dfdc_video.preparation.prepare import prepare
 
 SETTINGS = {"size": 64, "ratios": (0.5, 0.0, 0.5)}
 OPTIONS = "--size 64 --ratios 0.5 0 0.5 --workers {workers} --timeout-seconds {seconds}"
@@ -58,7 +60,9 @@ video.probe = probe_or_die
 def root(synthetic, tmp_path_factory) -> Path:
     """Four originals and their fakes, a broken file and a duplicate, a second each."""
     root = tmp_path_factory.mktemp("failing") / "raw"
-    synthetic.generate(root, num_identities=4, seconds=1.0, parts=2, seed=1, progress=lambda done, total: None)
+    synthetic.generate(
+        root, num_identities=4, seconds=1.0, parts=2, seed=1, progress=lambda done, total: None
+    )
     return root
 
 
@@ -71,22 +75,51 @@ def whole(root, tmp_path_factory) -> dict[str, bytes]:
 
 
 def outputs(out: Path) -> dict[str, bytes]:
-    """Every file that counts; of results and summary all but the times that they took. summary.html tells times, hashes/ those of files."""
-    files = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")}
-    found = {name: p.read_bytes() for name, p in files.items() if not name.startswith("hashes/") and name != "summary.html"}
-    timed = {name: {**json.loads(data), "seconds": 0} for name, data in found.items() if name.startswith("work/") or name == "summary.json"}
+    """Every file that counts; of results and summary all but the times that they took. summary.html tells
+    times, hashes/ those of files.
+    """
+    files = {
+        p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")
+    }
+    found = {
+        name: p.read_bytes()
+        for name, p in files.items()
+        if not name.startswith("hashes/") and name != "summary.html"
+    }
+    timed = {
+        name: {**json.loads(data), "seconds": 0}
+        for name, data in found.items()
+        if name.startswith("work/") or name == "summary.json"
+    }
     return found | {name: json.dumps(value).encode() for name, value in timed.items()}
 
 
-def run(root: Path, out: Path, *, hook: str = "", workers: int = 2, seconds: int = 120, **more) -> tuple[int, str]:
+def run(
+    root: Path, out: Path, *, hook: str = "", workers: int = 2, seconds: int = 120, **more
+) -> tuple[int, str]:
     """Exit code and what was said."""
     environment = dict(os.environ)
     if hook:
         folder = Path(tempfile.mkdtemp(dir=out.parent))
         (folder / "sitecustomize.py").write_text(hook)
         environment["PYTHONPATH"] = str(folder)
-    words = ["prepare", "dfdc", "--root", str(root), "--out", str(out), *OPTIONS.format(workers=workers, seconds=seconds).split()]
-    done = subprocess.run([sys.executable, "-m", "dfdc_video", *words], env=environment, capture_output=True, text=True, timeout=300, **more)
+    words = [
+        "prepare",
+        "dfdc",
+        "--root",
+        str(root),
+        "--out",
+        str(out),
+        *OPTIONS.format(workers=workers, seconds=seconds).split(),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "dfdc_video", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **more,
+    )
     return done.returncode, done.stderr
 
 
@@ -99,7 +132,10 @@ def assert_nothing_half(out: Path, whole: dict[str, bytes]) -> None:
 def test_a_kill_while_any_kind_of_file_is_written(root, whole, tmp_path):
     out = tmp_path / "out"
     last = sorted(name for name in whole if name.startswith("kitti/"))[-1]
-    before, after = ("settings.json", "tracks.parquet", last, "summary.html"), ("records/all.json", "test.csv")
+    before, after = (
+        ("settings.json", "tracks.parquet", last, "summary.html"),
+        ("records/all.json", "test.csv"),
+    )
     for name in (before[0], after[0], before[1], after[1], *before[2:]):
         (out / name).unlink(missing_ok=True)  # a file that is there and would not change is not written
         code, errors = run(root, out, hook=KILL.format(name=name, after=name in after))
@@ -115,12 +151,17 @@ def test_kills_while_videos_are_worked_at(root, whole, tmp_path):
     out = tmp_path / "out"
     results = {Path(name).stem: json.loads(data) for name, data in whole.items() if name.startswith("work/")}
     fake = next(name for name, result in results.items() if not result["own_boxes"])
-    crop = next(name for name in whole if name.startswith("tracks/") and results[name.split("/")[1]]["own_boxes"])
+    crop = next(
+        name for name in whole if name.startswith("tracks/") and results[name.split("/")[1]]["own_boxes"]
+    )
     assert run(root, out, hook=KILL.format(name=crop, after=False))[0] == -signal.SIGKILL
     assert list((out / crop).parent.glob(".*.part*")) and not (out / crop).exists()
     assert_nothing_half(out, whole)
     for workers, after in ((1, False), (3, True)):
-        assert run(root, out, workers=workers, hook=KILL.format(name=f"work/{fake}.json", after=after))[0] == -signal.SIGKILL
+        assert (
+            run(root, out, workers=workers, hook=KILL.format(name=f"work/{fake}.json", after=after))[0]
+            == -signal.SIGKILL
+        )
         assert (out / f"work/{fake}.json").exists() == after
     assert_nothing_half(out, whole)
     assert len(list(out.glob("work/*.json"))) < len(results)
@@ -130,13 +171,17 @@ def test_kills_while_videos_are_worked_at(root, whole, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """small_disk(kilobytes) -> a folder on a file system of that size; again, to change it. Needs the right to mount one."""
+    """small_disk(kilobytes) -> a folder on a file system of that size; again, to change it. Needs the right
+    to mount one.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
 
     def resize(kilobytes: int) -> Path:
         options = f"{'remount,' if os.path.ismount(folder) else ''}size={kilobytes}k"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True
+        )
         if done.returncode:
             pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
         return folder
@@ -148,7 +193,11 @@ def small_disk(tmp_path):
 
 def assert_told(errors: str) -> None:
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: disk full") and "free space and run the same command again" in line and "Traceback" not in errors
+    assert (
+        line.startswith("error: disk full")
+        and "free space and run the same command again" in line
+        and "Traceback" not in errors
+    )
 
 
 def test_a_full_disk_stops_the_run_and_room_ends_it_well(root, whole, small_disk):
@@ -170,7 +219,9 @@ def test_a_file_that_may_not_grow_is_told_like_a_full_disk(root, whole, tmp_path
     """Needs no rights: no file of the run may be larger than the median face video."""
     out = tmp_path / "out"
     sizes = sorted(len(data) for name, data in whole.items() if name.endswith(".mp4"))
-    code, errors = run(root, out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[len(sizes) // 2],) * 2))
+    code, errors = run(
+        root, out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[len(sizes) // 2],) * 2)
+    )
     assert code == 2
     assert_told(errors)
     assert_nothing_half(out, whole)
@@ -183,17 +234,23 @@ def test_a_decoder_that_crashes_or_hangs_takes_down_one_video(root, whole, tmp_p
     found = {}
     for workers in (1, 3):
         out = tmp_path / f"out{workers}"
-        code, errors = run(root, out, hook=BAD_DECODER.format(crash=crash, hang=hang), workers=workers, seconds=12)
+        code, errors = run(
+            root, out, hook=BAD_DECODER.format(crash=crash, hang=hang), workers=workers, seconds=12
+        )
         assert code == 0, errors
         found[workers] = outputs(out)
     assert found[1] == found[3]
     rows = list(csv.DictReader((tmp_path / "out1/quarantine.csv").read_text().splitlines()))
     told = {r["video_id"]: r["reason"] for r in rows if r["video_id"] in (crash, hang)}
-    assert told == {crash: "crash: the worker died, exit code -11 (SIGSEGV)", hang: "timeout: not done after 12 s"}
+    assert told == {
+        crash: "crash: the worker died, exit code -11 (SIGSEGV)",
+        hang: "timeout: not done after 12 s",
+    }
     others = [n for n in whole if n.startswith("tracks/") and n.split("/")[1] not in (crash, hang)]
     alone = {n for n in others if n not in found[1]}
     assert not alone, "videos that are fine must have their face videos"
-    assert run(root, tmp_path / "out3")[0] == 0  # the decoder was mended: what failed is done, with what depends on it
+    # the decoder was mended: what failed is done, with what depends on it
+    assert run(root, tmp_path / "out3")[0] == 0
     assert outputs(tmp_path / "out3") == whole
 
 

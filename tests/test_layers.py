@@ -1,4 +1,6 @@
-"""The import rule: who may import whom. A module imports only modules of lower layers, or those named for its own room."""
+"""The import rule: who may import whom. A module imports only modules of lower layers, or those named for its
+own room.
+"""
 
 import ast
 from pathlib import Path
@@ -7,10 +9,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dfdc_video"
-# Lowest first. A room (folder) counts as one; modules of one row never import each other unless ALLOWED says so.
+# Lowest first. A room (folder) counts as one; modules of one row never import each other unless ALLOWED says
+# so.
 LAYERS = [
     {"registry", "records", "environment"},
-    {"video", "writer", "manifest", "splits", "models", "evaluation", "config", "readers", "duplicates", "audit"},
+    {
+        "video",
+        "writer",
+        "manifest",
+        "splits",
+        "models",
+        "evaluation",
+        "config",
+        "readers",
+        "duplicates",
+        "audit",
+    },
     {"faces", "data", "training", "report", "exports"},
     {"parts"},
     {"finish", "build"},
@@ -30,7 +44,9 @@ def room_of(path: Path) -> str:
 
 
 def imported_rooms(path: Path) -> set[str]:
-    """Rooms of dfdc_video that a file imports, anywhere in it: at the top, in functions, and by name in registries."""
+    """Rooms of dfdc_video that a file imports, anywhere in it: at the top, in functions, and by name in
+    registries.
+    """
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
@@ -38,7 +54,9 @@ def imported_rooms(path: Path) -> set[str]:
             names = [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [node.module] if node.module != "dfdc_video" else [f"dfdc_video.{a.name}" for a in node.names]
+            names = (
+                [node.module] if node.module != "dfdc_video" else [f"dfdc_video.{a.name}" for a in node.names]
+            )
         for name in names:
             parts = (name or "").split(".")
             if parts[0] == "dfdc_video" and len(parts) > 1 and parts[1] != "__version__":
@@ -69,7 +87,13 @@ def test_library_never_imports_what_is_built_on_it():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
-                assert (node.module or "").split(".")[0] not in ("experiments", "benchmarks", "tests", "datasets", "configs"), path
+                assert (node.module or "").split(".")[0] not in (
+                    "experiments",
+                    "benchmarks",
+                    "tests",
+                    "datasets",
+                    "configs",
+                ), path
 
 
 def test_the_rule_sees_a_breach(tmp_path):
@@ -80,11 +104,15 @@ def test_the_rule_sees_a_breach(tmp_path):
 
 def test_top_level_folders_are_no_packages():
     for folder in ("datasets", "configs", "experiments"):
-        assert not (ROOT / folder / "__init__.py").exists(), f"{folder}/__init__.py would shadow another library"
+        assert not (ROOT / folder / "__init__.py").exists(), (
+            f"{folder}/__init__.py would shadow another library"
+        )
 
 
 def test_settings_stop_at_the_door():
-    """Only `config`, `build`, `run`, `api`, `experiment`, `listing`, `cli` know config trees; everything else takes plain keyword arguments."""
+    """Only `config`, `build`, `run`, `api`, `experiment`, `listing`, `cli` know config trees; everything else
+    takes plain keyword arguments.
+    """
     for path in FILES:
         if room_of(path) not in ("config", "build", "run", "api", "experiment", "listing", "cli", "demo"):
             assert "config" not in imported_rooms(path), path

@@ -1,4 +1,6 @@
-"""The wheel carries configs, experiments and data set readers, and finds them when it is installed away from the repository."""
+"""The wheel carries configs, experiments and data set readers, and finds them when it is installed away from
+the repository.
+"""
 
 import json
 import subprocess
@@ -23,35 +25,75 @@ print(json.dumps({"package": str(PACKAGE), "configs": names, "models": resolved,
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(out),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return next(out.glob("*.whl"))
 
 
 def test_the_wheel_holds_every_data_file(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for folder, patterns in {"configs": ["*.yaml", "*/*.yaml"], "experiments": ["*.py", "*.md"], "datasets": ["*/*.py", "*/*.md"]}.items():
+    for folder, patterns in {
+        "configs": ["*.yaml", "*/*.yaml"],
+        "experiments": ["*.py", "*.md"],
+        "datasets": ["*/*.py", "*/*.md"],
+    }.items():
         files = [p for pattern in patterns for p in (ROOT / folder).glob(pattern)]
         assert files
         for file in files:
             assert f"dfdc_video/{file.relative_to(ROOT).as_posix()}" in inside, file
     assert "dfdc_video/report/page.html" in inside
-    assert not any(name.startswith(("tests/", "configs/", "datasets/")) for name in inside), "nothing lands at the top of site-packages"
+    assert not any(name.startswith(("tests/", "configs/", "datasets/")) for name in inside), (
+        "nothing lands at the top of site-packages"
+    )
 
 
 def test_an_installed_wheel_lists_and_resolves_everything_from_any_folder(wheel, tmp_path):
     """A new environment that borrows the installed dependencies, with the wheel in place of the checkout."""
     target, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(target),
+        str(wheel),
+    ]
     subprocess.run(command, check=True, capture_output=True, text=True)
     environment = {"PYTHONPATH": str(target), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    out = subprocess.run([sys.executable, "-c", SCRIPT], cwd=elsewhere, env=environment, capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=elsewhere, env=environment, capture_output=True, text=True
+    )
     assert out.returncode == 0, out.stderr
     found = json.loads(out.stdout.splitlines()[-1])
     assert found["package"].startswith(str(target)), "the wheel was used, not the checkout"
     assert found["configs"] == sorted(p.stem for p in (ROOT / "configs").glob("*.yaml"))
-    assert sorted(found["parts"]) == sorted(p.relative_to(ROOT / "configs").with_suffix("").as_posix() for p in (ROOT / "configs").glob("*/*.yaml"))
-    assert {"dfdc", "folder"} <= set(found["registries"]["dataset"]) and "frame_vs_sequence" in found["registries"]["experiment"]
-    listed = subprocess.run([sys.executable, "-m", "dfdc_video", "list"], cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert sorted(found["parts"]) == sorted(
+        p.relative_to(ROOT / "configs").with_suffix("").as_posix()
+        for p in (ROOT / "configs").glob("*/*.yaml")
+    )
+    assert {"dfdc", "folder"} <= set(found["registries"]["dataset"]) and "frame_vs_sequence" in found[
+        "registries"
+    ]["experiment"]
+    listed = subprocess.run(
+        [sys.executable, "-m", "dfdc_video", "list"],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert listed.returncode == 0 and "slowfast_r50_8x8_transfer" in listed.stdout, listed.stderr

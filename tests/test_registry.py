@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dfdc_video.registry import ALL, Registry, load_file, settings_of, summary_of, top_level
+from dfdc_video.registry import ALL, Registry, registering_modules, settings_of, summary_of, top_level
 
 
 @pytest.mark.parametrize("registry", ALL, ids=lambda r: r.kind)
@@ -15,11 +15,13 @@ def test_every_component_says_what_it_is(registry):
         component = registry.get(name)
         assert len(summary_of(component)) > 10, f"{registry.kind} {name} has no docstring"
         for setting, parameter in settings_of(component).items():
-            assert parameter.annotation is not parameter.empty, f"{registry.kind} {name}: setting {setting} has no type"
+            assert parameter.annotation is not parameter.empty, (
+                f"{registry.kind} {name}: setting {setting} has no type"
+            )
 
 
 def test_unknown_and_duplicate_names():
-    registry = Registry("thing")
+    registry = Registry("thing", "nothing/*.py")
 
     @registry.register(name="resnet")
     def first():
@@ -34,21 +36,47 @@ def test_unknown_and_duplicate_names():
 
 
 def test_help_does_not_import_the_heavy_libraries():
-    code = "import sys, dfdc_video.cli as c; c.build_parser(); print([m for m in ('torch', 'lightning', 'mediapipe', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, dfdc_video.cli as c; c.build_parser(); print([m for m in ('torch', 'lightning', "
+        "'mediapipe', 'pandas') if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
 
-def test_a_file_of_a_top_level_folder_is_loaded_once(tmp_path):
-    path = tmp_path / "data" / "thing" / "prepare.py"
-    path.parent.mkdir(parents=True)
-    path.write_text("VALUE = []\n")
-    assert load_file(path) is load_file(path)
-    broken = path.with_name("broken.py")
-    broken.write_text("raise ValueError('no')\n")
+def test_components_are_found_by_scanning_their_room(tmp_path, monkeypatch):
+    """A file that registers something is found, what is beside it is not imported; a file that fails is tried
+    again.
+    """
+    room = tmp_path / "package" / "things"
+    room.mkdir(parents=True)
+    (room / "plain.py").write_text('"""@THINGS.register is only named here."""\nraise AssertionError\n')
+    (room / "first.py").write_text(
+        "from sys import modules\nTHINGS = modules[__name__.split('.')[0]].THINGS\n@THINGS.register\ndef "
+        "one():\n    pass\n"
+    )
+    (tmp_path / "package" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("dfdc_video.registry.PACKAGE", tmp_path / "package")
+    import package
+
+    package.THINGS = registry = Registry("thing", "things/*.py")
+    assert registering_modules("things/*.py") == ["package.things.first"]
+    assert registry.names() == ["one"]
+    broken = Registry("thing", "things/*.py")
+    (room / "broken.py").write_text("raise ValueError('no')\n@THINGS.register\ndef two():\n    pass\n")
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
-            load_file(broken)
+            broken.names()
+
+
+def test_files_of_top_level_folders_are_modules_of_the_package():
+    from dfdc_video.datasets.dfdc import reader
+
+    assert (
+        reader.__name__ in registering_modules("datasets/*/reader.py")
+        and reader.read_dfdc.__module__ == "dfdc_video.datasets.dfdc.reader"
+    )
 
 
 def test_missing_folder_is_named():

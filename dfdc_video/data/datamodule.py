@@ -1,4 +1,6 @@
-"""Loaders of one prepared data set. Training can resume in the middle of an epoch; validation and test are deterministic."""
+"""Loaders of one prepared data set. Training can resume in the middle of an epoch; validation and test are
+deterministic.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from dfdc_video.data.embeddings import embed_tracks
 from dfdc_video.data.samplers import EpochBatches
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import Augmentation
-from dfdc_video.manifest import Manifest
+from dfdc_video.folders.prepared import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +33,24 @@ def one_thread(worker: int) -> None:
 
 
 class ResumableLoader(DataLoader):
-    """Counts the batches that it has handed out. Lightning stores the count and, on resuming inside an epoch, gives it back.
+    """Counts the batches that it has handed out. Lightning stores the count and, on resuming inside an epoch,
+    gives it back.
 
     A plain DataLoader starts the epoch's order anew there, and the run silently trains on the wrong clips.
     """
 
     def __init__(self, dataset: ClipDataset, batches: EpochBatches, **kwargs: Any) -> None:
-        # a generator of its own: the base class would draw a seed from the global one at every start and shift everything after it
-        super().__init__(dataset, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate, **kwargs)
+        # a generator of its own: the base class would draw a seed from the global one at every start and
+        # shift everything after it
+        super().__init__(
+            dataset, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate, **kwargs
+        )
         self.handed_out = 0
         self.resume_at: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # a checkpoint after an epoch's last batch is resumed in the next epoch, which starts at its first batch
+        # a checkpoint after an epoch's last batch is resumed in the next epoch, which starts at its first
+        # batch
         state, self.resume_at = self.resume_at, {}
         first = state["handed_out"] if state.get("epoch") == self.batch_sampler.epoch else 0  # type: ignore[union-attr]
         self.batch_sampler.start = first  # type: ignore[union-attr]
@@ -78,12 +85,19 @@ class ClipData(L.LightningDataModule):
         cache: bool,
         masks: float | None = None,
     ) -> None:
-        """`masks` is the threshold of difference masks in grey levels; None for a model that does not learn from them."""
+        """`masks` is the threshold of difference masks in grey levels; None for a model that does not learn
+        from them.
+        """
         super().__init__()
         self.masks = masks
         self.embeddings: Path | None = None  # folder of `embed`, from then on
         self.manifest, self.spec, self.sampler, self.augment = manifest, spec, sampler, augment
-        self.batch_size, self.test_batch_size, self.num_clips, self.seed = batch_size, test_batch_size, num_clips, seed
+        self.batch_size, self.test_batch_size, self.num_clips, self.seed = (
+            batch_size,
+            test_batch_size,
+            num_clips,
+            seed,
+        )
         self.num_workers, self.decoder, self.cache = num_workers, decoder, cache
 
     def dataset(self, split: str) -> ClipDataset:
@@ -103,41 +117,82 @@ class ClipData(L.LightningDataModule):
         )
         if not len(dataset):
             why = f"all {len(tracks)} tracks are shorter than the clip" if len(tracks) else "no track"
-            raise ValueError(f"{self.manifest.root}: the {split} split has {why}; prepare more videos or change --ratios or CLIP")
+            raise ValueError(
+                f"{self.manifest.root}: the {split} split has {why}; prepare more videos or change "
+                "--ratios or CLIP"
+            )
         classes = dataset.tracks["label"].nunique()
         if training and classes < 2:
             only = dataset.tracks["label"].iloc[0]
-            raise ValueError(f"{self.manifest.root}: the train split has one class only (label {only}); a classifier needs two")
+            raise ValueError(
+                f"{self.manifest.root}: the train split has one class only (label {only}); a classifier "
+                "needs two"
+            )
         if self.masks is not None and training:
-            fakes = [known for known, label in zip(dataset.has_mask, dataset.tracks["label"], strict=True) if label]
+            fakes = [
+                known for known, label in zip(dataset.has_mask, dataset.tracks["label"], strict=True) if label
+            ]
             if not any(fakes):
-                raise ValueError(f"{self.manifest.root} has no difference mask of any fake: prepare it with --masks, or set MASK.WEIGHT 0")
+                raise ValueError(
+                    f"{self.manifest.root} has no difference mask of any fake: prepare it with --masks, "
+                    "or set MASK.WEIGHT 0"
+                )
             if not all(fakes):
-                log.warning("%d of %d tracks of fakes have no difference mask: they teach their label alone", fakes.count(False), len(fakes))
+                log.warning(
+                    "%d of %d tracks of fakes have no difference mask: they teach their label alone",
+                    fakes.count(False),
+                    len(fakes),
+                )
         if dataset.num_short:
             done = "left out" if self.spec.short == "drop" else f"filled by {self.spec.short}"
-            log.warning("%s: %d of %d tracks are shorter than a clip, %s", split, dataset.num_short, len(tracks), done)
+            log.warning(
+                "%s: %d of %d tracks are shorter than a clip, %s", split, dataset.num_short, len(tracks), done
+            )
         return dataset
 
-    def embed(self, splits: Sequence[str], *, key: str, embed: Callable[[torch.Tensor], torch.Tensor], progress: Any = None) -> None:
-        """Compute what a frozen network says of every frame of these splits, once; clips are made of that from then on."""
+    def embed(
+        self,
+        splits: Sequence[str],
+        *,
+        key: str,
+        embed: Callable[[torch.Tensor], torch.Tensor],
+        progress: Any = None,
+    ) -> None:
+        """Compute what a frozen network says of every frame of these splits, once; clips are made of that
+        from then on.
+        """
         tracks = pd.concat([self.manifest.tracks_of(split) for split in splits], ignore_index=True)
         read = partial(whole_track, height=self.spec.height, width=self.spec.width, decoder=self.decoder)
-        self.embeddings = embed_tracks(self.manifest.root, tracks, key=key, embed=embed, read=read, progress=progress, **self._workers())
+        self.embeddings = embed_tracks(
+            self.manifest.root, tracks, key=key, embed=embed, read=read, progress=progress, **self._workers()
+        )
 
     def _workers(self) -> dict[str, Any]:
         if not self.num_workers:
             return {}
-        return {"num_workers": self.num_workers, "worker_init_fn": one_thread, "persistent_workers": True, "prefetch_factor": 2}
+        return {
+            "num_workers": self.num_workers,
+            "worker_init_fn": one_thread,
+            "persistent_workers": True,
+            "prefetch_factor": 2,
+        }
 
     def train_dataloader(self) -> ResumableLoader:
         dataset = self.dataset("train")
-        return ResumableLoader(dataset, self.sampler(dataset.tracks, self.batch_size, self.seed), **self._workers())
+        return ResumableLoader(
+            dataset, self.sampler(dataset.tracks, self.batch_size, self.seed), **self._workers()
+        )
 
     def views(self, split: str) -> DataLoader:
         """Every view of a split, in order."""
         dataset = self.dataset(split)
-        return DataLoader(dataset, batch_size=self.test_batch_size, collate_fn=collate, generator=torch.Generator(), **self._workers())
+        return DataLoader(
+            dataset,
+            batch_size=self.test_batch_size,
+            collate_fn=collate,
+            generator=torch.Generator(),
+            **self._workers(),
+        )
 
     def val_dataloader(self) -> DataLoader:
         return self.views("val")

@@ -1,7 +1,8 @@
 """In which order tracks are trained on. A batch sampler yields lists of (track index, sample seed).
 
-The order is a function of (seed, epoch) alone and can start at any batch, so that a run that resumes in the middle of an epoch sees
-what it would have seen; the sample seed decides clip start and augmentation, so that they do not depend on the number of workers.
+The order is a function of (seed, epoch) alone and can start at any batch, so that a run that resumes in the
+middle of an epoch sees what it would have seen; the sample seed decides clip start and augmentation, so that
+they do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ Sample = tuple[int, int]  # track index, sample seed
 
 
 class EpochBatches:
-    """Base of the samplers. Subclasses give `units(rng)`: the epoch's units, each a list of samples that stay in one batch."""
+    """Base of the samplers. Subclasses give `units(rng)`: the epoch's units, each a list of samples that stay
+    in one batch.
+    """
 
     unit_size = 1
 
-    def __init__(self, tracks: pd.DataFrame, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        """`tracks` as Manifest.tracks_of gives them (video_id, source_id, label, track_id); batches of about `batch_size` clips."""
+    def __init__(
+        self, tracks: pd.DataFrame, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """`tracks` as Manifest.tracks_of gives them (video_id, source_id, label, track_id); batches of about
+        `batch_size` clips.
+        """
         self.tracks = tracks
         self.units_per_batch = max(1, batch_size // self.unit_size)
         self.seed, self.rank, self.world_size = seed, rank, world_size
@@ -49,7 +56,8 @@ class EpochBatches:
         assert len(units) == self.num_units(), (len(units), self.num_units())
         seeds = rng.integers(0, 2**31 - 1, size=len(units)).tolist()
         order = list(range(len(units)))
-        order += order[: -len(order) % self.world_size]  # every process takes the same number of steps, or DDP hangs
+        # every process takes the same number of steps, or DDP hangs
+        order += order[: -len(order) % self.world_size]
         mine = order[self.rank :: self.world_size]
         first, self.start = self.start, 0
         for batch in range(first, len(self)):
@@ -67,7 +75,9 @@ class Shuffle(EpochBatches):
 
 @SAMPLERS.register(name="balanced")
 class Balanced(EpochBatches):
-    """As many tracks of every class; an epoch is as long as the data set. A class repeats only once all of it was used."""
+    """As many tracks of every class; an epoch is as long as the data set. A class repeats only once all of it
+    was used.
+    """
 
     def units(self, rng: np.random.Generator) -> list[list[int]]:
         labels = self.tracks["label"].to_numpy()
@@ -78,26 +88,39 @@ class Balanced(EpochBatches):
             members = np.flatnonzero(labels == value)
             rounds = [rng.permutation(members) for _ in range(-(-share // len(members)))]
             drawn.append(np.concatenate(rounds)[:share])
-        mixed = np.stack(drawn, axis=1).ravel()[: len(labels)]  # classes alternate, so that every batch is balanced, not only the epoch
+        # classes alternate, so that every batch is balanced, not only the epoch
+        mixed = np.stack(drawn, axis=1).ravel()[: len(labels)]
         return [[int(i)] for i in mixed]
 
 
 @SAMPLERS.register(name="pairs")
 class Pairs(EpochBatches):
-    """Every original with one random fake of it, at the same frames and with the same augmentation (Selim 2020, NTech 2020)."""
+    """Every original with one random fake of it, at the same frames and with the same augmentation (Selim
+    2020, NTech 2020).
+    """
 
     unit_size = 2
 
-    def __init__(self, tracks: pd.DataFrame, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, tracks: pd.DataFrame, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         super().__init__(tracks, batch_size, seed, rank, world_size)
-        real = {(v, t.removeprefix(v)): i for i, (v, t) in enumerate(zip(tracks["video_id"], tracks["track_id"], strict=True))}
+        real = {
+            (v, t.removeprefix(v)): i
+            for i, (v, t) in enumerate(zip(tracks["video_id"], tracks["track_id"], strict=True))
+        }
         fakes: dict[int, list[int]] = {}
-        for i, (source, video, track) in enumerate(zip(tracks["source_id"], tracks["video_id"], tracks["track_id"], strict=True)):
+        for i, (source, video, track) in enumerate(
+            zip(tracks["source_id"], tracks["video_id"], tracks["track_id"], strict=True)
+        ):
             original = real.get((source, track.removeprefix(video))) if source else None
             if original is not None:
                 fakes.setdefault(original, []).append(i)
         if not fakes:
-            raise ValueError("SAMPLER.NAME pairs: no fake of this split has its original's track beside it; use balanced or shuffle")
+            raise ValueError(
+                "SAMPLER.NAME pairs: no fake of this split has its original's track beside it; use "
+                "balanced or shuffle"
+            )
         self.fakes = dict(sorted(fakes.items()))
 
     def num_units(self) -> int:
@@ -105,4 +128,6 @@ class Pairs(EpochBatches):
 
     def units(self, rng: np.random.Generator) -> list[list[int]]:
         originals = list(self.fakes)
-        return [[originals[i], int(rng.choice(self.fakes[originals[i]]))] for i in rng.permutation(len(originals))]
+        return [
+            [originals[i], int(rng.choice(self.fakes[originals[i]]))] for i in rng.permutation(len(originals))
+        ]

@@ -1,6 +1,7 @@
 """Which frames make a clip: index arithmetic over time stamps, apart from decoding.
 
-A clip is `num_frames` frames at a spacing in seconds (so that 24, 25, 30 and variable frame rates mean the same) or in source frames.
+A clip is `num_frames` frames at a spacing in seconds (so that 24, 25, 30 and variable frame rates mean the
+same) or in source frames.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Frames, spacing and size of what a model sees. `stride_frames` above 0 takes precedence over `stride_seconds`."""
+    """Frames, spacing and size of what a model sees. `stride_frames` above 0 takes precedence over
+    `stride_seconds`.
+    """
 
     num_frames: int
     stride_seconds: float
@@ -23,12 +26,18 @@ class ClipSpec:
 
     def policy(self, *, num_clips: int) -> dict[str, float | int | str]:
         """What must be equal for two runs to have seen the same frames of a video."""
-        stride = {"stride_frames": self.stride_frames} if self.stride_frames else {"stride_seconds": round(self.stride_seconds, 6)}
+        stride = (
+            {"stride_frames": self.stride_frames}
+            if self.stride_frames
+            else {"stride_seconds": round(self.stride_seconds, 6)}
+        )
         return {"num_frames": self.num_frames, **stride, "short": self.short, "num_clips": num_clips}
 
 
 def _times(timestamps: np.ndarray, spec: ClipSpec) -> tuple[np.ndarray, float, float]:
-    """The axis on which the clip is spaced (seconds or frame numbers), its stride, and half a frame on it as tolerance."""
+    """The axis on which the clip is spaced (seconds or frame numbers), its stride, and half a frame on it as
+    tolerance.
+    """
     if spec.stride_frames:
         return np.arange(len(timestamps), dtype=np.float64), float(spec.stride_frames), 0.0
     frame = float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else spec.stride_seconds
@@ -43,7 +52,8 @@ def last_start(timestamps: np.ndarray, spec: ClipSpec) -> int:
 
 
 def clip_indices(timestamps: np.ndarray, start: int, spec: ClipSpec) -> np.ndarray:
-    """(num_frames,) frame indices of the clip that starts at frame `start`: the frame nearest in time to every wanted instant.
+    """(num_frames,) frame indices of the clip that starts at frame `start`: the frame nearest in time to
+    every wanted instant.
 
     Past the end of a short track, `repeat_last` holds the last frame and `loop` starts over.
     """
@@ -53,7 +63,11 @@ def clip_indices(timestamps: np.ndarray, start: int, spec: ClipSpec) -> np.ndarr
     if spec.short == "loop":
         period = axis[-1] - axis[0] + max(2 * tolerance, 1.0 if spec.stride_frames else 0.0)
         beyond = wanted > axis[-1] + tolerance
-        wanted = np.where(beyond, axis[0] + (wanted - axis[0]) % period, wanted) if period > 0 else np.full_like(wanted, axis[0])
+        wanted = (
+            np.where(beyond, axis[0] + (wanted - axis[0]) % period, wanted)
+            if period > 0
+            else np.full_like(wanted, axis[0])
+        )
     right = np.clip(np.searchsorted(axis, wanted - 1e-9), 0, len(axis) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(np.abs(axis[left] - wanted) <= np.abs(axis[right] - wanted), left, right)
@@ -65,7 +79,9 @@ def random_start(timestamps: np.ndarray, spec: ClipSpec, rng: np.random.Generato
 
 
 def view_starts(timestamps: np.ndarray, spec: ClipSpec, num_clips: int) -> list[int]:
-    """Evenly spaced starts over the whole track, without repeats: deterministic views for validation and test."""
+    """Evenly spaced starts over the whole track, without repeats: deterministic views for validation and
+    test.
+    """
     latest = max(last_start(timestamps, spec), 0)
     if num_clips == 1:
         return [latest // 2]

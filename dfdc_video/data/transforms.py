@@ -1,8 +1,9 @@
 """Augmentation of a whole clip: every frame of a clip gets the same parameters.
 
-An augmentation takes uint8 frames (T, C, H, W) and the mask (T, H, W) of their altered pixels, or None, and returns both: the mask is cut and
-mirrored as the frames are, and its values stay. It draws from torch's global generator, which the data set seeds with the
-sample's own seed, so that the members of a real/fake pair are altered alike and the result does not depend on workers.
+An augmentation takes uint8 frames (T, C, H, W) and the mask (T, H, W) of their altered pixels, or None, and
+returns both: the mask is cut and mirrored as the frames are, and its values stay. It draws from torch's
+global generator, which the data set seeds with the sample's own seed, so that the members of a real/fake pair
+are altered alike and the result does not depend on workers.
 """
 
 from __future__ import annotations
@@ -33,18 +34,28 @@ def basic(
     contrast: float = 0.1,
     saturation: float = 0.1,
 ) -> Augmentation:
-    """Horizontal flip, random crop of at least `crop_scale` of the area (aspect kept within 5 %), light colour changes."""
+    """Horizontal flip, random crop of at least `crop_scale` of the area (aspect kept within 5 %), light
+    colour changes.
+    """
     for name, value in (("flip", flip), ("crop_scale", crop_scale)):
         if not 0 <= value <= 1:
             raise ValueError(f"AUGMENT.{name.upper()} = {value}: expected 0 to 1")
-    colour = v2.ColorJitter(brightness, contrast, saturation)  # without hue, which costs as much as everything else together
+    # without hue, which costs as much as everything else together
+    colour = v2.ColorJitter(brightness, contrast, saturation)
 
-    def augment(frames: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def augment(
+        frames: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         size = tuple(frames.shape[-2:])
         steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip(flip), colour]
         if crop_scale < 1:
             ratio = size[1] / size[0]
-            steps.insert(0, v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.95 * ratio, 1.05 * ratio), antialias=True))
+            steps.insert(
+                0,
+                v2.RandomResizedCrop(
+                    size, scale=(crop_scale, 1.0), ratio=(0.95 * ratio, 1.05 * ratio), antialias=True
+                ),
+            )
         both = (tv_tensors.Video(frames), None if mask is None else tv_tensors.Mask(mask))
         for step in steps:
             both = step(*both)

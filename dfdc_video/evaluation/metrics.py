@@ -1,14 +1,16 @@
 """Video-level metrics with weights, for one weight vector or a thousand at once.
 
-Axes: B weight vectors (bootstrap samples), N videos, K classes, U distinct scores. Ties are kept together: AUC counts a tied pair
-as half, accuracy gives a tie its expected share, so that a prior score is neither rewarded nor punished by its label.
+Axes: B weight vectors (bootstrap samples), N videos, K classes, U distinct scores. Ties are kept together:
+AUC counts a tied pair as half, accuracy gives a tie its expected share, so that a prior score is neither
+rewarded nor punished by its label.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-CLIP = 0.01  # solutions of the DFDC challenge clip P to [0.01, 0.99], since one confident error costs more than it can win
+# solutions of the DFDC challenge clip P to [0.01, 0.99], since one confident error costs more than it can win
+CLIP = 0.01
 LOWER_IS_BETTER = ("log_loss", "eer")
 TITLES = {"log_loss": "log loss", "accuracy": "accuracy", "auc": "AUC", "ap": "AP", "eer": "EER"}
 
@@ -29,7 +31,10 @@ def check_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.
     """Arrays of the right shape and range, or a ValueError."""
     labels, probs = np.asarray(labels), np.asarray(probs, dtype=np.float64)
     if probs.ndim != 2 or probs.shape[1] < 2 or labels.shape != (len(probs),) or not len(labels):
-        raise ValueError(f"labels of shape {labels.shape} and probabilities of shape {probs.shape}, expected (N,) and (N, K) with K >= 2")
+        raise ValueError(
+            f"labels of shape {labels.shape} and probabilities of shape {probs.shape}, expected (N,) and "
+            "(N, K) with K >= 2"
+        )
     if not np.isfinite(probs).all() or probs.min() < 0 or np.abs(probs.sum(axis=1) - 1).max() > 1e-4:
         raise ValueError("probabilities must be finite, not negative, and sum to 1 for each video")
     if labels.min() < 0 or labels.max() >= probs.shape[1]:
@@ -38,7 +43,9 @@ def check_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def top_k_credit(labels: np.ndarray, probs: np.ndarray, k: int) -> np.ndarray:
-    """(N,) in [0, 1]: is the label among the k likeliest classes; classes that tie share the places that are left."""
+    """(N,) in [0, 1]: is the label among the k likeliest classes; classes that tie share the places that are
+    left.
+    """
     own = probs[np.arange(len(labels)), labels][:, None]
     above, tied = (probs > own).sum(axis=1), (probs == own).sum(axis=1)
     return np.clip((k - above) / tied, 0.0, 1.0)
@@ -77,11 +84,14 @@ def _equal_error_rate(fakes: np.ndarray, reals: np.ndarray) -> np.ndarray:
     return fpr[row, after - 1] + share * (fpr[row, after] - fpr[row, after - 1])
 
 
-def weighted_metrics(labels: np.ndarray, probs: np.ndarray, weights: np.ndarray, *, clip: float = CLIP) -> dict[str, np.ndarray]:
-    """Every metric of `metric_names(K)` under each of B weight vectors: labels (N,), probs (N, K), weights (B, N) -> name -> (B,).
+def weighted_metrics(
+    labels: np.ndarray, probs: np.ndarray, weights: np.ndarray, *, clip: float = CLIP
+) -> dict[str, np.ndarray]:
+    """Every metric of `metric_names(K)` under each of B weight vectors: labels (N,), probs (N, K), weights
+    (B, N) -> name -> (B,).
 
-    AUC, AP and EER are NaN where a weight vector leaves one class only. Log loss clips the probability of the true class to
-    [clip, 1 − clip].
+    AUC, AP and EER are NaN where a weight vector leaves one class only. Log loss clips the probability of the
+    true class to [clip, 1 − clip].
     """
     labels, probs = check_inputs(labels, probs)
     weights = np.asarray(weights, dtype=np.float64)
@@ -92,7 +102,11 @@ def weighted_metrics(labels: np.ndarray, probs: np.ndarray, weights: np.ndarray,
     with np.errstate(divide="ignore", invalid="ignore"):
         total = weights.sum(axis=1)
         loss = -np.log(np.clip(probs[np.arange(len(labels)), labels], clip, 1 - clip))
-        result = {"log_loss": np.where(weights > 0, weights * loss, 0.0).sum(axis=1) / total if clip == 0 else weights @ loss / total}
+        result = {
+            "log_loss": np.where(weights > 0, weights * loss, 0.0).sum(axis=1) / total
+            if clip == 0
+            else weights @ loss / total
+        }
         if probs.shape[1] > 2:
             for name in metric_names(probs.shape[1])[1:]:
                 result[name] = weights @ top_k_credit(labels, probs, int(name.removeprefix("top"))) / total
@@ -105,14 +119,18 @@ def weighted_metrics(labels: np.ndarray, probs: np.ndarray, weights: np.ndarray,
     return {name: result[name] for name in metric_names(2)}
 
 
-def video_metrics(labels: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = None, clip: float = CLIP) -> dict[str, float]:
+def video_metrics(
+    labels: np.ndarray, probs: np.ndarray, weights: np.ndarray | None = None, clip: float = CLIP
+) -> dict[str, float]:
     """Metrics of one set of videos: labels (N,), probs (N, K), weights (N,) or None.
 
-    Two classes: auc, log_loss, accuracy, ap, eer. More: log_loss, top1 and top-min(5, K − 1). What is not defined is NaN;
-    `why_undefined` says why.
+    Two classes: auc, log_loss, accuracy, ap, eer. More: log_loss, top1 and top-min(5, K − 1). What is not
+    defined is NaN; `why_undefined` says why.
     """
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return {name: float(v[0]) for name, v in weighted_metrics(labels, probs, weights[None], clip=clip).items()}
+    return {
+        name: float(v[0]) for name, v in weighted_metrics(labels, probs, weights[None], clip=clip).items()
+    }
 
 
 def why_undefined(labels: np.ndarray, num_classes: int) -> str:
@@ -120,4 +138,7 @@ def why_undefined(labels: np.ndarray, num_classes: int) -> str:
     classes = np.unique(labels)
     if num_classes != 2 or len(classes) == 2:
         return ""
-    return f"all {len(labels)} videos are {'fake' if classes[0] == 1 else 'real'}; AUC, AP and EER need both classes"
+    return (
+        f"all {len(labels)} videos are {'fake' if classes[0] == 1 else 'real'}; AUC, AP and EER need "
+        "both classes"
+    )

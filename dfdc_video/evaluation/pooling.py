@@ -1,7 +1,8 @@
-"""Clip logits -> one score per video. Clips meet by `video_id` and `track_id`, never by their position in a file.
+"""Clip logits -> one score per video. Clips meet by `video_id` and `track_id`, never by their position in a
+file.
 
-`predictions.csv` (one row per clip) and `videos.csv` (every video of the split) are the boundary: everything from here on reruns
-without a model.
+`predictions.csv` (one row per clip) and `videos.csv` (every video of the split) are the boundary: everything
+from here on reruns without a model.
 """
 
 from __future__ import annotations
@@ -31,15 +32,19 @@ def _track_means(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
 
 @POOLINGS.register(name="mean")
 def mean_over_tracks(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
-    """Mean over the clips of each track, then over the tracks, so that a long track does not outvote a short one."""
+    """Mean over the clips of each track, then over the tracks, so that a long track does not outvote a short
+    one.
+    """
     return _track_means(probs, track_ids).mean(axis=0)
 
 
 @POOLINGS.register(name="max_track")
 def most_fake_track(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
-    """Mean over the clips of each track, then the track with the highest P(fake) = 1 − P(class 0), as in Self-Blended Images (CVPR 2022).
+    """Mean over the clips of each track, then the track with the highest P(fake) = 1 − P(class 0), as in
+    Self-Blended Images (CVPR 2022).
 
-    One manipulated face makes a video a fake; the price is that every further track of a real video can only raise its score.
+    One manipulated face makes a video a fake; the price is that every further track of a real video can only
+    raise its score.
     """
     tracks = _track_means(probs, track_ids)
     return tracks[np.argmin(tracks[:, 0])]
@@ -56,15 +61,28 @@ def _read(path: Path, columns: tuple[str, ...], made_by: str) -> pd.DataFrame:
         raise FileNotFoundError(f"no {path.name} in {path.parent}; {made_by} writes it")
     text = [c for c in ("video_id", "track_id", "method", "group_id", "status") if c in columns]
     try:  # ids stay text: "007" is no number, and "NA" is an id like any other
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values={"label": [""]}, low_memory=False)
-    except (ValueError, OSError) as error:  # EmptyDataError, ParserError and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"{path} is damaged: {str(error).splitlines()[0][:120]}; {made_by} writes it anew") from error
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,
+            na_values={"label": [""]},
+            low_memory=False,
+        )
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # EmptyDataError, ParserError and UnicodeDecodeError are ValueErrors
+        raise ValueError(
+            f"{path} is damaged: {str(error).splitlines()[0][:120]}; {made_by} writes it anew"
+        ) from error
     _require(table, columns, str(path))
     return table
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """`predictions.csv` of a run folder; logits that are no numbers become NaN, which `pool_predictions` refuses by video."""
+    """`predictions.csv` of a run folder; logits that are no numbers become NaN, which `pool_predictions`
+    refuses by video.
+    """
     table = _read(Path(path), PREDICTION_COLUMNS, "`dfdc-video test RUN`")
     for column in (c for c in table.columns if c.startswith("logit_")):
         table[column] = pd.to_numeric(table[column], errors="coerce")
@@ -79,14 +97,19 @@ def read_videos(path: str | Path) -> pd.DataFrame:
 def _require(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
     missing = [c for c in columns if c not in table.columns]
     if missing:
-        raise ValueError(f"{what} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns)) or 'none'}")
+        raise ValueError(
+            f"{what} lacks the columns {', '.join(missing)}; it has "
+            f"{', '.join(map(str, table.columns)) or 'none'}"
+        )
 
 
 def _logit_columns(predictions: pd.DataFrame) -> list[str]:
     found = {c for c in predictions.columns if re.fullmatch(r"logit_\d+", str(c))}
     expected = [f"logit_{k}" for k in range(len(found))]
     if len(found) < 2 or found != set(expected):
-        raise ValueError(f"predictions: logit columns {sorted(found) or 'none'}, expected logit_0, logit_1 … one per class")
+        raise ValueError(
+            f"predictions: logit columns {sorted(found) or 'none'}, expected logit_0, logit_1 … one per class"
+        )
     return expected
 
 
@@ -95,41 +118,66 @@ def _checked_labels(table: pd.DataFrame, num_classes: int, what: str) -> np.ndar
     bad = ~(np.isfinite(labels) & (labels >= 0) & (labels < num_classes) & (labels == np.floor(labels)))
     if bad.any():
         row = table[bad].iloc[0]
-        raise ValueError(f"{what}: label {row['label']!r} of video {row['video_id']}, expected a class 0 … {num_classes - 1}")
+        raise ValueError(
+            f"{what}: label {row['label']!r} of video {row['video_id']}, expected a class 0 … "
+            f"{num_classes - 1}"
+        )
     return labels.astype(np.int64)
 
 
 def _check(predictions: pd.DataFrame, videos: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Both tables with ids as text and labels as whole numbers; everything that does not fit is refused by name."""
+    """Both tables with ids as text and labels as whole numbers; everything that does not fit is refused by
+    name.
+    """
     _require(predictions, PREDICTION_COLUMNS, "the predictions")
     _require(videos, VIDEO_COLUMNS, "the table of videos")
     logits = _logit_columns(predictions)
     if predictions.empty:
         raise ValueError("the predictions have no row; no clip was scored")
-    predictions = predictions.assign(video_id=predictions["video_id"].astype(str), track_id=predictions["track_id"].astype(str))
-    videos = videos.assign(video_id=videos["video_id"].astype(str), label=_checked_labels(videos, len(logits), "the table of videos"))
+    predictions = predictions.assign(
+        video_id=predictions["video_id"].astype(str), track_id=predictions["track_id"].astype(str)
+    )
+    videos = videos.assign(
+        video_id=videos["video_id"].astype(str),
+        label=_checked_labels(videos, len(logits), "the table of videos"),
+    )
     predictions["label"] = _checked_labels(predictions, len(logits), "the predictions")
     repeated = videos["video_id"][videos["video_id"].duplicated()]
     if len(repeated):
         raise ValueError(f"the table of videos has {repeated.iloc[0]} twice; expected one row per video")
     strange = sorted(set(videos["status"].astype(str)) - set(STATUSES))
     if strange:
-        raise ValueError(f"the table of videos has status {strange[0]!r}, expected one of {', '.join(STATUSES)}")
+        raise ValueError(
+            f"the table of videos has status {strange[0]!r}, expected one of {', '.join(STATUSES)}"
+        )
     unknown = predictions["video_id"][~predictions["video_id"].isin(videos["video_id"])].unique()
     if len(unknown):
-        raise ValueError(f"{len(unknown)} predicted videos are not among the tested ones (first: {unknown[0]}); are both files of one run?")
+        raise ValueError(
+            f"{len(unknown)} predicted videos are not among the tested ones (first: {unknown[0]}); are "
+            "both files of one run?"
+        )
     finite = np.isfinite(predictions[logits].to_numpy(dtype=float)).all(axis=1)
     if not finite.all():
         row = predictions[~finite].iloc[0]
         where = f"video {row['video_id']}, track {row['track_id']}, frame {row['start_frame']}"
-        raise ValueError(f"{(~finite).sum()} predictions have logits that are not finite (first: {where}); the model diverged")
+        raise ValueError(
+            f"{(~finite).sum()} predictions have logits that are not finite (first: {where}); the model "
+            "diverged"
+        )
     expected = predictions["video_id"].map(videos.set_index("video_id")["label"])
     if (expected != predictions["label"]).any():
         row = predictions[expected != predictions["label"]].iloc[0]
-        raise ValueError(f"video {row['video_id']} has label {row['label']} in the predictions and another in the table of videos")
+        raise ValueError(
+            f"video {row['video_id']} has label {row['label']} in the predictions and another in the "
+            "table of videos"
+        )
     classes = sorted(set(videos["label"]))
     if len(classes) < 2:
-        raise ValueError(f"all {len(videos)} videos have label {classes[0]}; scoring needs at least two classes in the split")
+        raise ValueError(
+            f"all {len(videos)} videos have label {classes[0]}; scoring needs at least two classes in "
+            "the "
+            "split"
+        )
     return predictions, videos, logits
 
 
@@ -144,14 +192,20 @@ def pooling_function(pooling: str, settings: dict[str, Any]) -> Any:
 
 
 def pool_predictions(
-    predictions: pd.DataFrame, videos: pd.DataFrame, *, pooling: str = "mean", settings: dict[str, Any] | None = None
+    predictions: pd.DataFrame,
+    videos: pd.DataFrame,
+    *,
+    pooling: str = "mean",
+    settings: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """One row per video of `videos`, in the order of video_id: clip probabilities (softmax of the logits) pooled within the video.
+    """One row per video of `videos`, in the order of video_id: clip probabilities (softmax of the logits)
+    pooled within the video.
 
-    Columns: video_id, label, method, group_id, status (scored, no_face, unreadable), num_tracks, num_clips, prob_0 … prob_{K-1},
-    score (P(fake) for two classes, else the largest probability). A video without a prediction gets the prior 1/K, and its status
-    says why: `no_face` as in `videos`, `unreadable` otherwise. A video with a prediction is `scored`. The order of rows is irrelevant,
-    to the last bit. Raises ValueError for tables that do not fit together.
+    Columns: video_id, label, method, group_id, status (scored, no_face, unreadable), num_tracks, num_clips,
+    prob_0 … prob_{K-1}, score (P(fake) for two classes, else the largest probability). A video without a
+    prediction gets the prior 1/K, and its status says why: `no_face` as in `videos`, `unreadable` otherwise.
+    A video with a prediction is `scored`. The order of rows is irrelevant, to the last bit. Raises ValueError
+    for tables that do not fit together.
     """
     settings = settings or {}
     function = pooling_function(pooling, settings)
@@ -171,10 +225,13 @@ def pool_predictions(
 
     method = videos["method"].fillna("").astype(str)
     group = videos["group_id"].fillna("").astype(str)
-    status = np.where(counts[:, 1] > 0, "scored", np.where(videos["status"] == "no_face", "no_face", "unreadable"))
+    status = np.where(
+        counts[:, 1] > 0, "scored", np.where(videos["status"] == "no_face", "no_face", "unreadable")
+    )
     table = pd.DataFrame({"video_id": videos["video_id"], "label": videos["label"]})
     table["method"] = np.where(method != "", method, np.where(videos["label"] == 0, "real", "unknown"))
-    table["group_id"] = group.where(group != "", videos["video_id"])  # a video without a group is one by itself
+    # a video without a group is one by itself
+    table["group_id"] = group.where(group != "", videos["video_id"])
     table["status"], table["num_tracks"], table["num_clips"] = status, counts[:, 0], counts[:, 1]
     for k in range(len(logits)):
         table[f"prob_{k}"] = probs[:, k]
@@ -188,6 +245,8 @@ def probabilities(scores: pd.DataFrame) -> np.ndarray:
 
 
 def with_score(scores: pd.DataFrame) -> pd.DataFrame:
-    """The table with `score` computed from its probabilities: P(fake) for two classes, the largest probability otherwise."""
+    """The table with `score` computed from its probabilities: P(fake) for two classes, the largest
+    probability otherwise.
+    """
     probs = probabilities(scores)
     return scores.assign(score=probs[:, 1] if probs.shape[1] == 2 else probs.max(axis=1))

@@ -1,8 +1,8 @@
 """How sure a number is: bootstrap intervals over groups, and paired differences between runs.
 
-Videos of one group (an original, its fakes, the same person) are not independent, so whole groups are drawn with replacement. A sample
-is a vector of multiplicities, which the weighted metrics take as it is; equal seeds and groups give equal samples, which is what
-makes differences paired.
+Videos of one group (an original, its fakes, the same person) are not independent, so whole groups are drawn
+with replacement. A sample is a vector of multiplicities, which the weighted metrics take as it is; equal
+seeds and groups give equal samples, which is what makes differences paired.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Other run minus baseline, its interval, and the fraction of the samples in which it is above 0 (ties count half)."""
+    """Other run minus baseline, its interval, and the fraction of the samples in which it is above 0 (ties
+    count half).
+    """
 
     value: float
     low: float
@@ -42,7 +44,9 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Samples:
-    """Metrics of the videos as they are (`values`) and under each kept bootstrap sample (`samples`, name -> (B',))."""
+    """Metrics of the videos as they are (`values`) and under each kept bootstrap sample (`samples`, name ->
+    (B',)).
+    """
 
     values: dict[str, float]
     samples: dict[str, np.ndarray]
@@ -52,7 +56,10 @@ class Samples:
     num_videos: int
 
     def intervals(self, level: float = 0.95) -> dict[str, Interval]:
-        return {name: Interval(value, *_bounds(self.samples[name], self.num_groups, level)) for name, value in self.values.items()}
+        return {
+            name: Interval(value, *_bounds(self.samples[name], self.num_groups, level))
+            for name, value in self.values.items()
+        }
 
 
 def _bounds(samples: np.ndarray, num_groups: int, level: float) -> tuple[float, float]:
@@ -75,7 +82,13 @@ def group_weights(groups: np.ndarray, *, num_samples: int, rng: np.random.Genera
 
 
 def resample(
-    labels: np.ndarray, probs: np.ndarray, groups: np.ndarray, *, num_samples: int = 1000, seed: int = 0, clip: float = CLIP
+    labels: np.ndarray,
+    probs: np.ndarray,
+    groups: np.ndarray,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    clip: float = CLIP,
 ) -> Samples:
     """Every metric under `num_samples` draws of groups. labels (N,), probs (N, K), groups (N,).
 
@@ -104,9 +117,11 @@ def resample(
 
 
 def average(parts: Sequence[Samples]) -> Samples:
-    """Samples of the mean over several runs (seeds) of one arm, from `resample` with equal labels, groups and seed.
+    """Samples of the mean over several runs (seeds) of one arm, from `resample` with equal labels, groups and
+    seed.
 
-    The mean of the runs' metrics, not the metric of their mean score: averaging scores is an ensemble, and better than any of its runs.
+    The mean of the runs' metrics, not the metric of their mean score: averaging scores is an ensemble, and
+    better than any of its runs.
     """
     assert len({(p.num_videos, p.num_dropped) for p in parts}) == 1, "the runs were resampled differently"
     return replace(
@@ -126,25 +141,35 @@ def bootstrap(
     level: float = 0.95,
     clip: float = CLIP,
 ) -> dict[str, Interval]:
-    """Metric -> (value, low, high): percentile intervals over resampled groups. `resample` also tells how many samples were dropped.
+    """Metric -> (value, low, high): percentile intervals over resampled groups. `resample` also tells how
+    many samples were dropped.
 
-    Percentile intervals are too narrow for few groups and have no width where every sample separates the classes perfectly.
+    Percentile intervals are too narrow for few groups and have no width where every sample separates the
+    classes perfectly.
     """
     samples = resample(labels, probs, groups, num_samples=num_samples, seed=seed, clip=clip)
     if samples.num_dropped:
-        log.info("bootstrap: %d of %d samples held one class only and were dropped", samples.num_dropped, num_samples)
+        log.info(
+            "bootstrap: %d of %d samples held one class only and were dropped",
+            samples.num_dropped,
+            num_samples,
+        )
     return samples.intervals(level)
 
 
 def difference(baseline: Samples, other: Samples, *, level: float = 0.95) -> dict[str, Difference]:
-    """Metric -> other − baseline over the same samples; both must come from `resample` with equal labels, groups and seed."""
+    """Metric -> other − baseline over the same samples; both must come from `resample` with equal labels,
+    groups and seed.
+    """
     result = {}
     for name in (n for n in baseline.values if n in other.values):
         a, b = baseline.samples[name], other.samples[name]
         assert a.shape == b.shape, (name, a.shape, b.shape)
         delta = np.where(np.abs(b - a) < 1e-12, 0.0, b - a)  # sums in another order are no difference
         above = float(((delta > 0) + 0.5 * (delta == 0)).mean()) if len(delta) else float("nan")
-        result[name] = Difference(other.values[name] - baseline.values[name], *_bounds(delta, baseline.num_groups, level), above)
+        result[name] = Difference(
+            other.values[name] - baseline.values[name], *_bounds(delta, baseline.num_groups, level), above
+        )
     return result
 
 
@@ -159,7 +184,9 @@ def paired_difference(
     level: float = 0.95,
     clip: float = CLIP,
 ) -> dict[str, Difference]:
-    """Metric -> (other − first, low, high, fraction above 0) over the same videos and the same resampled groups."""
+    """Metric -> (other − first, low, high, fraction above 0) over the same videos and the same resampled
+    groups.
+    """
     settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "clip": clip}
     first, second = (resample(labels, p, groups, **settings) for p in (probs, other_probs))
     return difference(first, second, level=level)
@@ -167,7 +194,9 @@ def paired_difference(
 
 def methods_of(scores: pd.DataFrame) -> list[str]:
     """Names of the methods by which the fakes were made; none unless the classes are real and fake."""
-    return sorted(set(scores.loc[scores["label"] != 0, "method"])) if probabilities(scores).shape[1] == 2 else []
+    return (
+        sorted(set(scores.loc[scores["label"] != 0, "method"])) if probabilities(scores).shape[1] == 2 else []
+    )
 
 
 def subset_of(scores: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -175,22 +204,34 @@ def subset_of(scores: pd.DataFrame, method: str) -> pd.DataFrame:
     return scores[(scores["label"] == 0) | (scores["method"] == method)] if method else scores
 
 
-def resample_methods(scores: pd.DataFrame, *, num_samples: int = 1000, seed: int = 0, clip: float = CLIP) -> dict[str, Samples]:
-    """Method -> Samples of all reals and its fakes; "" -> all videos. Methods are left out where they leave one class only."""
+def resample_methods(
+    scores: pd.DataFrame, *, num_samples: int = 1000, seed: int = 0, clip: float = CLIP
+) -> dict[str, Samples]:
+    """Method -> Samples of all reals and its fakes; "" -> all videos. Methods are left out where they leave
+    one class only.
+    """
     result = {}
     for method in ("", *methods_of(scores)):
         part = subset_of(scores, method)
         if method and part["label"].nunique() < 2:
             continue
         result[method] = resample(
-            part["label"].to_numpy(), probabilities(part), part["group_id"].to_numpy(), num_samples=num_samples, seed=seed, clip=clip
+            part["label"].to_numpy(),
+            probabilities(part),
+            part["group_id"].to_numpy(),
+            num_samples=num_samples,
+            seed=seed,
+            clip=clip,
         )
     return result
 
 
 def coverage_of(scores: pd.DataFrame) -> dict[str, int]:
     """How many videos the model really saw; the others carry the prior."""
-    return {"num_videos": len(scores), **{s: int((scores["status"] == s).sum()) for s in ("scored", "no_face", "unreadable")}}
+    return {
+        "num_videos": len(scores),
+        **{s: int((scores["status"] == s).sum()) for s in ("scored", "no_face", "unreadable")},
+    }
 
 
 def evaluate(
@@ -198,8 +239,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """What report.json says of a scored split (the table of `pool_predictions`).
 
-    `metrics`: "video/auc" … -> value, low, high. `per_method`: method -> metric -> the same, over all reals and that method's fakes, with
-    `num_videos` and `num_fake`. `coverage`, `num_groups`, and `undefined`: why a metric is NaN, where one is.
+    `metrics`: "video/auc" … -> value, low, high. `per_method`: method -> metric -> the same, over all reals
+    and that method's fakes, with `num_videos` and `num_fake`. `coverage`, `num_groups`, and `undefined`: why
+    a metric is NaN, where one is.
     """
     labels = scores["label"].to_numpy()
     reason = why_undefined(labels, probabilities(scores).shape[1])
@@ -210,7 +252,8 @@ def evaluate(
         return {prefix + name: interval._asdict() for name, interval in samples.intervals(level).items()}
 
     per_method = {
-        method: {**table(s, ""), "num_videos": s.num_videos, "num_fake": s.num_videos - s.num_real} for method, s in by_method.items()
+        method: {**table(s, ""), "num_videos": s.num_videos, "num_fake": s.num_videos - s.num_real}
+        for method, s in by_method.items()
     }
     return {
         "metrics": table(everything, "video/"),

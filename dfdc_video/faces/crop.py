@@ -1,4 +1,5 @@
-"""Boxes -> square crops. One fixed box per segment, the default, keeps the motion of the face and adds none of the detector's.
+"""Boxes -> square crops. One fixed box per segment, the default, keeps the motion of the face and adds none
+of the detector's.
 
 Crops are cut from the Y, U and V planes of 4:2:0 video, so that nothing is converted to RGB and back.
 """
@@ -14,7 +15,8 @@ import numpy as np
 from dfdc_video.faces.track import Tracklet
 
 CROPS = ("fixed", "smoothed", "aligned")
-EYE_DISTANCE, EYE_HEIGHT = 0.36, 0.19  # between the eyes, and from them to the middle, in sides of BlazeFace's box: medians of 47 real faces
+# between the eyes, and from them to the middle, in sides of BlazeFace's box: medians of 47 real faces
+EYE_DISTANCE, EYE_HEIGHT = 0.36, 0.19
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y (H, W), U and V (H / 2, W / 2), uint8
 MAX_GROWTH = 2.0  # a segment's box may be this many times the box that its smaller faces need
 
@@ -25,29 +27,35 @@ def face_sizes(boxes_px: np.ndarray) -> np.ndarray:
 
 
 def _side(low: np.ndarray, high: np.ndarray, size: float, margin: float) -> np.ndarray:
-    """Side of the square over a union of boxes, with the border that `margin` gives a face of `size` that does not move."""
+    """Side of the square over a union of boxes, with the border that `margin` gives a face of `size` that
+    does not move.
+    """
     return (high - low).max(axis=-1) + (margin - 1) * size
 
 
 def crop_box(boxes_px: np.ndarray, *, margin: float) -> tuple[int, int, int, int]:
-    """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4); `margin` times the face for a face that stands still.
+    """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4); `margin` times the face for a
+    face that stands still.
 
     Its corner is even, as 4:2:0 colour wants it. It may reach over the frame's edge: see `cut_planes`.
     """
     boxes_px = np.asarray(boxes_px, dtype=np.float64)
     low, high = boxes_px[:, :2].min(axis=0), boxes_px[:, 2:].max(axis=0)
     exact = float(_side(low, high, float(np.median(face_sizes(boxes_px))), margin))
-    side = max(2, int(np.ceil(round(exact / 2, 3))) * 2)  # rounded: what is over by float's error alone does not count
+    # rounded: what is over by float's error alone does not count
+    side = max(2, int(np.ceil(round(exact / 2, 3))) * 2)
     x0, y0 = (2 * int(round(v)) for v in ((low + high) / 2 - side / 2) / 2)
     return x0, y0, x0 + side, y0 + side
 
 
-def split_track(track: Tracklet, *, margin: float, min_frames: int, max_growth: float = MAX_GROWTH) -> list[Tracklet]:
+def split_track(
+    track: Tracklet, *, margin: float, min_frames: int, max_growth: float = MAX_GROWTH
+) -> list[Tracklet]:
     """Cut a track whose face moves or grows so much that one fixed box would show it small.
 
-    While the box over a piece is more than `max_growth` times the box of one of its smaller faces (the lower quartile), the piece is
-    divided where the larger of the two new boxes is smallest. Pieces are never shorter than `min_frames`, so a very fast move may stay
-    in one large box.
+    While the box over a piece is more than `max_growth` times the box of one of its smaller faces (the lower
+    quartile), the piece is divided where the larger of the two new boxes is smallest. Pieces are never
+    shorter than `min_frames`, so a very fast move may stay in one large box.
     """
     boxes, sizes = track.boxes_px, face_sizes(track.boxes_px)
     size = float(np.median(sizes))
@@ -56,14 +64,25 @@ def split_track(track: Tracklet, *, margin: float, min_frames: int, max_growth: 
     if whole <= max_growth * margin * float(np.quantile(sizes, 0.25)) or not len(at):
         return [track]
     low, high = np.minimum.accumulate(boxes[:, :2]), np.maximum.accumulate(boxes[:, 2:])
-    low_after, high_after = np.minimum.accumulate(boxes[::-1, :2])[::-1], np.maximum.accumulate(boxes[::-1, 2:])[::-1]
-    sides = np.maximum(_side(low[at - 1], high[at - 1], size, margin), _side(low_after[at], high_after[at], size, margin))
+    low_after, high_after = (
+        np.minimum.accumulate(boxes[::-1, :2])[::-1],
+        np.maximum.accumulate(boxes[::-1, 2:])[::-1],
+    )
+    sides = np.maximum(
+        _side(low[at - 1], high[at - 1], size, margin), _side(low_after[at], high_after[at], size, margin)
+    )
     best = int(at[sides.argmin()])
     pieces = (
         replace(track, boxes_px=boxes[:best], eyes_px=track.eyes_px[:best]),
-        replace(track, start_frame=track.start_frame + best, boxes_px=boxes[best:], eyes_px=track.eyes_px[best:]),
+        replace(
+            track, start_frame=track.start_frame + best, boxes_px=boxes[best:], eyes_px=track.eyes_px[best:]
+        ),
     )
-    return [part for piece in pieces for part in split_track(piece, margin=margin, min_frames=min_frames, max_growth=max_growth)]
+    return [
+        part
+        for piece in pieces
+        for part in split_track(piece, margin=margin, min_frames=min_frames, max_growth=max_growth)
+    ]
 
 
 def _check_inside(box: Sequence[int], width: int, height: int) -> None:
@@ -73,7 +92,9 @@ def _check_inside(box: Sequence[int], width: int, height: int) -> None:
 
 
 def _cut_into(target: np.ndarray, plane: np.ndarray, x0: int, y0: int) -> None:
-    """Fill `target` with the part of a plane from (x0, y0) on; what lies outside of the plane repeats its edge."""
+    """Fill `target` with the part of a plane from (x0, y0) on; what lies outside of the plane repeats its
+    edge.
+    """
     (rows, columns), (height, width) = target.shape, plane.shape
     top, left = max(-y0, 0), max(-x0, 0)
     bottom, right = min(height - y0, rows), min(width - x0, columns)
@@ -91,9 +112,11 @@ def _empty(side: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def cut_planes(planes: Planes, box: Sequence[int]) -> np.ndarray:
-    """The square of even side in an even `box` of the Y, U and V planes of 4:2:0, as one array (side * 3 / 2, side).
+    """The square of even side in an even `box` of the Y, U and V planes of 4:2:0, as one array (side * 3 / 2,
+    side).
 
-    What lies outside the frame repeats its edge: black bars would be a sharp line that a network can learn from.
+    What lies outside the frame repeats its edge: black bars would be a sharp line that a network can learn
+    from.
     """
     assert not any(c % 2 for c in box), box
     _check_inside(box, planes[0].shape[1], planes[0].shape[0])
@@ -104,21 +127,26 @@ def cut_planes(planes: Planes, box: Sequence[int]) -> np.ndarray:
 
 
 def eye_transform(eyes_px: np.ndarray, *, size: int, margin: float) -> np.ndarray:
-    """The similarity (2, 3) that takes the right and the left eye (x, y, x, y) to their places in a crop of `size`.
+    """The similarity (2, 3) that takes the right and the left eye (x, y, x, y) to their places in a crop of
+    `size`.
 
-    They lie level, EYE_DISTANCE / margin of the size apart and EYE_HEIGHT / margin above the middle, so that `margin` means about what
-    it means for boxes. Coordinates count from the corner of a pixel, its centre lies at one half.
+    They lie level, EYE_DISTANCE / margin of the size apart and EYE_HEIGHT / margin above the middle, so that
+    `margin` means about what it means for boxes. Coordinates count from the corner of a pixel, its centre
+    lies at one half.
     """
     (rx, ry, lx, ly), apart = np.asarray(eyes_px, dtype=np.float64), EYE_DISTANCE / margin * size
     across = np.array([lx - rx, ly - ry])
-    a, b = apart * across / max(float(across @ across), 1e-6)  # scaled cosine and sine of the turn back to level
+    # scaled cosine and sine of the turn back to level
+    a, b = apart * across / max(float(across @ across), 1e-6)
     turn = np.array([[a, b], [-b, a]])
     middle = np.array([0.5, 0.5 - EYE_HEIGHT / margin]) * size
     return np.column_stack((turn, middle - turn @ [(rx + lx) / 2, (ry + ly) / 2]))
 
 
 def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
-    """The picture (size * 3 / 2, size) that a similarity of `eye_transform` shows of the planes; edges are repeated as in `cut_planes`."""
+    """The picture (size * 3 / 2, size) that a similarity of `eye_transform` shows of the planes; edges are
+    repeated as in `cut_planes`.
+    """
     half = transform * [[1, 1, 0.5]]  # colour has half the resolution on both sides: only the shift is halved
     picture, targets = _empty(size)
     for target, plane, matrix in zip(targets, planes, (transform, half, half), strict=True):
@@ -127,9 +155,16 @@ def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warp(plane: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """One plane. Where more than two pixels fall on one, they are averaged first: interpolation looks at four only."""
-    corners = cv2.transform(np.array([[[0.0, 0], [size, 0], [0, size], [size, size]]]), cv2.invertAffineTransform(transform))[0]
-    (x0, y0), (x1, y1) = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 2
+    """One plane. Where more than two pixels fall on one, they are averaged first: interpolation looks at four
+    only.
+    """
+    corners = cv2.transform(
+        np.array([[[0.0, 0], [size, 0], [0, size], [size, size]]]), cv2.invertAffineTransform(transform)
+    )[0]
+    (x0, y0), (x1, y1) = (
+        np.floor(corners.min(axis=0)).astype(int) - 2,
+        np.ceil(corners.max(axis=0)).astype(int) + 2,
+    )
     height, width = plane.shape
     (x0, x1), (y0, y1) = np.clip((x0, x1), 0, width), np.clip((y0, y1), 0, height)
     x0, y0 = min(x0, width - 1), min(y0, height - 1)
@@ -141,4 +176,6 @@ def _warp(plane: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
         matrix = matrix @ np.diag([inside.shape[1] / target[0], inside.shape[0] / target[1], 1])
         inside = cv2.resize(inside, target, interpolation=cv2.INTER_AREA)
     matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5  # OpenCV counts from the centre of a pixel
-    return cv2.warpAffine(inside, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        inside, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )

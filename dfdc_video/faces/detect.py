@@ -1,6 +1,8 @@
-"""Frames -> faces. Detectors are created in spawned workers only: one that ran in the parent deadlocks after a fork.
+"""Frames -> faces. Detectors are created in spawned workers only: one that ran in the parent deadlocks after
+a fork.
 
-Here are the detectors that look at whole frames; `tiled` looks at windows of them, `kitti` reads what another program has found.
+Here are the detectors that look at whole frames; `tiled` looks at windows of them, `kitti` reads what another
+program has found.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from dfdc_video.records import Face, Stream
 from dfdc_video.registry import DETECTORS
 
 Box = tuple[float, float, float, float]
-SIZE_PX = 640  # of 148 drawn faces 28 to 320 pixels tall in 1280x720, the full model found 63 at 640 and at 1280, 62 at 480
+# of 148 drawn faces 28 to 320 pixels tall in 1280x720, the full model found 63 at 640 and at 1280, 62 at 480
+SIZE_PX = 640
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Point file descriptor 2 at nothing: mediapipe's native log lines obey no setting and no environment variable."""
+    """Point file descriptor 2 at nothing: mediapipe's native log lines obey no setting and no environment
+    variable.
+    """
     sys.stderr.flush()
     saved = os.dup(2)
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -39,15 +44,20 @@ def quiet_stderr() -> Iterator[None]:
 
 def clip_box(box: Box, *, width_px: int, height_px: int) -> Box | None:
     """The part of a box that lies in the frame, or None where less than two pixels of it do."""
-    x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width_px)), min(box[3], float(height_px))
+    x0, y0, x1, y1 = (
+        max(box[0], 0.0),
+        max(box[1], 0.0),
+        min(box[2], float(width_px)),
+        min(box[3], float(height_px)),
+    )
     return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
 
 
 class Detector(ABC):
     """What every detector is to its caller; `_faces` is what another one has to add.
 
-    `long_side_px` is the length of the frame's longer side that the detector needs: the caller may reduce larger frames to it and scale the
-    faces back; 0 asks for frames as they are.
+    `long_side_px` is the length of the frame's longer side that the detector needs: the caller may reduce
+    larger frames to it and scale the faces back; 0 asks for frames as they are.
     """
 
     long_side_px = 0
@@ -62,9 +72,20 @@ class Detector(ABC):
 
     def detect(self, frames: np.ndarray, frame_indices: Sequence[int]) -> list[list[Face]]:
         """Faces of each of `frames` (T, H, W, 3) uint8 RGB, best first; boxes are clipped to the frame."""
-        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or len(frames) != len(frame_indices):
-            raise ValueError(f"frames {frames.dtype} {frames.shape} with {len(frame_indices)} indices: expected uint8 (T, H, W, 3) with T indices")
-        found = (self._faces(np.ascontiguousarray(frame), int(index)) for frame, index in zip(frames, frame_indices, strict=True))
+        if (
+            frames.ndim != 4
+            or frames.shape[3] != 3
+            or frames.dtype != np.uint8
+            or len(frames) != len(frame_indices)
+        ):
+            raise ValueError(
+                f"frames {frames.dtype} {frames.shape} with {len(frame_indices)} indices: expected uint8 "
+                "(T, H, W, 3) with T indices"
+            )
+        found = (
+            self._faces(np.ascontiguousarray(frame), int(index))
+            for frame, index in zip(frames, frame_indices, strict=True)
+        )
         return [sorted(faces, key=lambda f: (-f.confidence, f.box_px)) for faces in found]
 
     @abstractmethod
@@ -73,7 +94,8 @@ class Detector(ABC):
 
 
 class BlazeFace(Detector):
-    """mediapipe's embedded BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): box and six key points a face.
+    """mediapipe's embedded BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): box and six key points a
+    face.
 
     Key points: right eye, left eye, nose tip, mouth centre, right ear, left ear, of the person that is seen.
     """
@@ -85,11 +107,16 @@ class BlazeFace(Detector):
         with quiet_stderr():
             from mediapipe.python.solutions.face_detection import FaceDetection
 
-            self._detector = FaceDetection(model_selection=model_selection, min_detection_confidence=min_confidence)
-            self._detector.process(np.zeros((64, 64, 3), dtype=np.uint8))  # the graph starts, and logs, on its first frame
+            self._detector = FaceDetection(
+                model_selection=model_selection, min_detection_confidence=min_confidence
+            )
+            # the graph starts, and logs, on its first frame
+            self._detector.process(np.zeros((64, 64, 3), dtype=np.uint8))
 
     def look(self, frame: np.ndarray) -> list[tuple[Box, float, np.ndarray]]:
-        """(box, confidence, key points (6, 2)) of one image (H, W, 3) in its pixels, as the network gives them: boxes may reach over the edge."""
+        """(box, confidence, key points (6, 2)) of one image (H, W, 3) in its pixels, as the network gives
+        them: boxes may reach over the edge.
+        """
         height, width = frame.shape[:2]
         found = []
         for face in self._detector.process(np.ascontiguousarray(frame)).detections or ():
@@ -105,7 +132,9 @@ class BlazeFace(Detector):
         for box, confidence, keypoints in self.look(frame):
             clipped = clip_box(box, width_px=width, height_px=height)
             if clipped is not None:
-                faces.append(Face(index, clipped, confidence, tuple((float(x), float(y)) for x, y in keypoints)))
+                faces.append(
+                    Face(index, clipped, confidence, tuple((float(x), float(y)) for x, y in keypoints))
+                )
         return faces
 
 
@@ -122,7 +151,8 @@ def blazeface_full(*, min_confidence: float = 0.5) -> BlazeFace:
 
 
 class MediapipeTasks(Detector):
-    """The face detector of mediapipe's Tasks, which a mediapipe without `solutions` still has; its boxes are whole pixels.
+    """The face detector of mediapipe's Tasks, which a mediapipe without `solutions` still has; its boxes are
+    whole pixels.
 
     Same key points as BlazeFace. mediapipe 0.10.21 runs models of the short range only.
     """
@@ -133,8 +163,10 @@ class MediapipeTasks(Detector):
         super().__init__(min_confidence)
         if not model_path or not Path(model_path).expanduser().is_file():
             raise FileNotFoundError(
-                f"model_path {model_path!r}: expected the .tflite file of a face detector; fetch blaze_face_short_range.tflite from "
-                "https://ai.google.dev/edge/mediapipe/solutions/vision/face_detector, or take mediapipe/modules/face_detection/*.tflite "
+                f"model_path {model_path!r}: expected the .tflite file of a face detector; fetch "
+                "blaze_face_short_range.tflite from "
+                "https://ai.google.dev/edge/mediapipe/solutions/vision/face_detector, or take "
+                "mediapipe/modules/face_detection/*.tflite "
                 "out of the package mediapipe 0.10.21"
             )
         with quiet_stderr():
@@ -143,21 +175,29 @@ class MediapipeTasks(Detector):
 
             self._image = lambda frame: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame)
             options = vision.FaceDetectorOptions(
-                base_options=BaseOptions(model_asset_path=str(Path(model_path).expanduser())), min_detection_confidence=min_confidence
+                base_options=BaseOptions(model_asset_path=str(Path(model_path).expanduser())),
+                min_detection_confidence=min_confidence,
             )
             try:
                 self._detector = vision.FaceDetector.create_from_options(options)
                 self._detector.detect(self._image(np.zeros((64, 64, 3), dtype=np.uint8)))
             except (RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[-1][:200]
-                raise ValueError(f"{model_path} is no face detector that mediapipe {mediapipe.__version__} can run: {reason}") from error
+                raise ValueError(
+                    f"{model_path} is no face detector that mediapipe {mediapipe.__version__} can run: "
+                    f"{reason}"
+                ) from error
 
     def _faces(self, frame: np.ndarray, index: int) -> list[Face]:
         height, width = frame.shape[:2]
         faces = []
         for found in self._detector.detect(self._image(frame)).detections:
             r = found.bounding_box
-            box = clip_box((r.origin_x, r.origin_y, r.origin_x + r.width, r.origin_y + r.height), width_px=width, height_px=height)
+            box = clip_box(
+                (r.origin_x, r.origin_y, r.origin_x + r.width, r.origin_y + r.height),
+                width_px=width,
+                height_px=height,
+            )
             if box is not None:
                 keypoints = tuple((p.x * width, p.y * height) for p in found.keypoints or ())
                 faces.append(Face(index, box, float(found.categories[0].score), keypoints))
@@ -198,12 +238,22 @@ class Consensus(Detector):
 
 
 @DETECTORS.register(name="consensus")
-def consensus(*, min_confidence: float = 0.5, first: str = "blazeface_full", second: str = "blazeface_short", iou: float = 0.5) -> Consensus:
-    """Faces on which two detectors agree: the first's boxes, the smaller confidence. Few false positives, fewer faces.
+def consensus(
+    *,
+    min_confidence: float = 0.5,
+    first: str = "blazeface_full",
+    second: str = "blazeface_short",
+    iou: float = 0.5,
+) -> Consensus:
+    """Faces on which two detectors agree: the first's boxes, the smaller confidence. Few false positives,
+    fewer faces.
 
     The source that reports it had 0.1 % false positives at 60 % detection (indust.ai's account of DFDC).
     """
     if "consensus" in (first, second) or first == second:
-        raise ValueError(f"first {first!r} and second {second!r}: expected two different detectors, neither of them consensus")
+        raise ValueError(
+            f"first {first!r} and second {second!r}: expected two different detectors, neither of them "
+            "consensus"
+        )
     ours, theirs = (DETECTORS.get(name)(min_confidence=min_confidence) for name in (first, second))
     return Consensus(ours, theirs, iou, min_confidence)

@@ -1,4 +1,5 @@
-"""Boxes from label files in KITTI's format, as tracking benchmarks and DeepStream pipelines write them, instead of a detector.
+"""Boxes from label files in KITTI's format, as tracking benchmarks and DeepStream pipelines write them,
+instead of a detector.
 
 For a video a/b/c.mp4 the first of these that exists is read; a/b may be any part of the path, longest first:
 
@@ -26,7 +27,9 @@ WITH_SCORE = {("video", 18), ("frame", 16), ("frame", 17)}
 
 
 def find_labels(folder: Path, video: Path) -> Path:
-    """The label file, or the folder of label files, of a video; FileNotFoundError, which would stop a whole run, is left to a missing folder."""
+    """The label file, or the folder of label files, of a video; FileNotFoundError, which would stop a whole
+    run, is left to a missing folder.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}: expected the folder of KITTI label files")
     parts = video.with_suffix("").parts[1 if video.anchor else 0 :]
@@ -37,17 +40,25 @@ def find_labels(folder: Path, video: Path) -> Path:
             return file
         if stem.is_dir() and any(stem.glob("*.txt")):
             return stem
-    raise ValueError(f"no KITTI labels of {video.name} in {folder}: expected {parts[-1]}.txt, or a folder {parts[-1]} with one file a frame")
+    raise ValueError(
+        f"no KITTI labels of {video.name} in {folder}: expected {parts[-1]}.txt, or a folder {parts[-1]} "
+        "with one file a frame"
+    )
 
 
 def read_line(line: str, kind: str, place: str, *, type_name: str) -> tuple[int, Box, float] | None:
-    """(frame, or 0 in a file of one frame; box; score) of one line of a file of one "video" or "frame"; None for another type of object.
+    """(frame, or 0 in a file of one frame; box; score) of one line of a file of one "video" or "frame"; None
+    for another type of object.
 
-    Without a score, or with a negative one, which DeepStream writes where it has none, the score is 1. ValueError names `place`.
+    Without a score, or with a negative one, which DeepStream writes where it has none, the score is 1.
+    ValueError names `place`.
     """
     fields, columns = line.split(), TRACKING if kind == "video" else PER_FRAME
     if len(fields) not in columns:
-        raise ValueError(f"{place}: {len(fields)} fields, expected {' or '.join(map(str, columns))} for the labels of one {kind}")
+        raise ValueError(
+            f"{place}: {len(fields)} fields, expected {' or '.join(map(str, columns))} for the labels of "
+            f"one {kind}"
+        )
     left, scored = columns[len(fields)], (kind, len(fields)) in WITH_SCORE
     try:
         frame = int(fields[0]) if kind == "video" else 0
@@ -58,27 +69,44 @@ def read_line(line: str, kind: str, place: str, *, type_name: str) -> tuple[int,
     if fields[2 if kind == "video" else 0].lower() != type_name.lower():
         return None
     if frame < 0 or not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 <= x0 or y1 <= y0:
-        raise ValueError(f"{place}: frame {frame}, box {x0, y0, x1, y1}: expected a frame from 0 on and left < right, top < bottom")
+        raise ValueError(
+            f"{place}: frame {frame}, box {x0, y0, x1, y1}: expected a frame from 0 on and left < right, "
+            "top < bottom"
+        )
     if not score <= 1:
         raise ValueError(f"{place}: score {score:g}, expected 0 to 1")
     return frame, (x0, y0, x1, y1), score if score >= 0 else 1.0
 
 
 class Kitti(Detector):
-    """Faces of label files. It looks at no pixel, so that frames must come in their own size; they may be padded evenly on all sides."""
+    """Faces of label files. It looks at no pixel, so that frames must come in their own size; they may be
+    padded evenly on all sides.
+    """
 
-    def __init__(self, folder: str, type_name: str, width_px: int, height_px: int, min_confidence: float) -> None:
+    def __init__(
+        self, folder: str, type_name: str, width_px: int, height_px: int, min_confidence: float
+    ) -> None:
         super().__init__(min_confidence)
         if not folder:
             raise ValueError("folder '': expected the folder of KITTI label files")
         if (width_px > 0) != (height_px > 0) or min(width_px, height_px) < 0:
-            raise ValueError(f"width_px {width_px}, height_px {height_px}: expected the labels' frame size, or 0 and 0 for the video's")
-        self.folder, self.type_name, self.made_at = Path(folder).expanduser(), type_name, (width_px, height_px)
+            raise ValueError(
+                f"width_px {width_px}, height_px {height_px}: expected the labels' frame size, or 0 "
+                "and 0 "
+                "for the video's"
+            )
+        self.folder, self.type_name, self.made_at = (
+            Path(folder).expanduser(),
+            type_name,
+            (width_px, height_px),
+        )
         self._known: dict[int, list[Face]] | None = None
         self._size = (0, 0)
 
     def start(self, path: Path, stream: Stream) -> None:
-        """Read the labels of one video. ValueError where there are none, or where they do not fit the video; a frame without a line has no face."""
+        """Read the labels of one video. ValueError where there are none, or where they do not fit the video;
+        a frame without a line has no face.
+        """
         self._known = None
         labels = find_labels(self.folder, Path(path))
         known: dict[int, list[Face]] = {}
@@ -86,13 +114,17 @@ class Kitti(Detector):
         for file in [labels] if kind == "video" else sorted(labels.glob("*.txt")):
             number = re.search(r"\d+$", file.stem)
             if kind == "frame" and not number:
-                raise ValueError(f"{file}: expected a name that ends in the number of a frame, such as 000012.txt")
+                raise ValueError(
+                    f"{file}: expected a name that ends in the number of a frame, such as 000012.txt"
+                )
             try:
                 lines = file.read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"{file}: cannot be read as text: {error}") from error
             for row, line in enumerate(lines, start=1):
-                found = read_line(line, kind, f"{file}:{row}", type_name=self.type_name) if line.strip() else None
+                found = (
+                    read_line(line, kind, f"{file}:{row}", type_name=self.type_name) if line.strip() else None
+                )
                 if found is not None:
                     frame = int(number.group()) if kind == "frame" and number else found[0]
                     box = self._in_frame(found[1], frame, f"{file}:{row}", stream)
@@ -103,24 +135,49 @@ class Kitti(Detector):
     def _in_frame(self, box: Box, frame: int, place: str, stream: Stream) -> Box | None:
         """A box of the labels in pixels of the video."""
         if frame >= stream.num_frames:
-            raise ValueError(f"{place}: frame {frame} of a video with {stream.num_frames} frames: are these the labels of another video?")
+            raise ValueError(
+                f"{place}: frame {frame} of a video with {stream.num_frames} frames: are these the "
+                "labels "
+                "of another video?"
+            )
         width, height = self.made_at if all(self.made_at) else (stream.width_px, stream.height_px)
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-            raise ValueError(f"{place}: box {box} lies outside {width}x{height} pixels: set width_px and height_px to the size of the labels")
+            raise ValueError(
+                f"{place}: box {box} lies outside {width}x{height} pixels: set width_px and height_px to "
+                "the size of the labels"
+            )
         x, y = stream.width_px / width, stream.height_px / height
-        return clip_box((box[0] * x, box[1] * y, box[2] * x, box[3] * y), width_px=stream.width_px, height_px=stream.height_px)
+        return clip_box(
+            (box[0] * x, box[1] * y, box[2] * x, box[3] * y),
+            width_px=stream.width_px,
+            height_px=stream.height_px,
+        )
 
     def _faces(self, frame: np.ndarray, index: int) -> list[Face]:
         if self._known is None:
-            raise ValueError("the kitti detector was not told which video this is: call start(path, stream) before detect")
+            raise ValueError(
+                "the kitti detector was not told which video this is: call start(path, stream) before detect"
+            )
         bottom, right = ((n - own) // 2 for n, own in zip(frame.shape, self._size, strict=False))
         if bottom < 0 or right < 0:
-            raise ValueError(f"frame of {frame.shape[1]}x{frame.shape[0]} of a video of {self._size[1]}x{self._size[0]}: expected it in full size")
-        moved = [(f, np.add(f.box_px, (right, bottom, right, bottom)).tolist()) for f in self._known.get(index, ())]
+            raise ValueError(
+                f"frame of {frame.shape[1]}x{frame.shape[0]} of a video of "
+                f"{self._size[1]}x{self._size[0]}: expected it in full size"
+            )
+        moved = [
+            (f, np.add(f.box_px, (right, bottom, right, bottom)).tolist()) for f in self._known.get(index, ())
+        ]
         return [Face(index, (box[0], box[1], box[2], box[3]), f.confidence) for f, box in moved]
 
 
 @DETECTORS.register(name="kitti")
-def kitti(*, min_confidence: float = 0.5, folder: str = "", type_name: str = "Face", width_px: int = 0, height_px: int = 0) -> Kitti:
+def kitti(
+    *,
+    min_confidence: float = 0.5,
+    folder: str = "",
+    type_name: str = "Face",
+    width_px: int = 0,
+    height_px: int = 0,
+) -> Kitti:
     """Boxes from KITTI label files in `folder`, as tracking benchmarks and DeepStream pipelines write them."""
     return Kitti(folder, type_name, width_px, height_px, min_confidence)

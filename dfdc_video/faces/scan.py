@@ -1,4 +1,6 @@
-"""One pass over a video: what is looked at, what is remembered, and the planes of its frames, kept where there is room."""
+"""One pass over a video: what is looked at, what is remembered, and the planes of its frames, kept where
+there is room.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,15 @@ import numpy as np
 
 from dfdc_video.faces.crop import Planes
 from dfdc_video.faces.track import CUT_THUMBNAIL, find_cuts
+from dfdc_video.media.reader import Picture, UnreadableVideo, iter_pictures, upright
 from dfdc_video.records import Face, Stream
-from dfdc_video.video import Picture, UnreadableVideo, iter_pictures, upright
 
 SIGNATURE_FRAMES = 8
 
 
 class FrameStore:
-    """The planes of all frames of one video, in a block of memory that the next video of the process takes over.
+    """The planes of all frames of one video, in a block of memory that the next video of the process takes
+    over.
 
     Fresh memory costs more than the copy. What is released may be taken by the system at any time.
     """
@@ -36,7 +39,9 @@ class FrameStore:
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 block.madvise(mmap.MADV_HUGEPAGE)
         parts = np.split(np.frombuffer(block, np.uint8, length), np.cumsum(sizes)[:2] * num_frames)
-        self.y, self.u, self.v = (part.reshape(num_frames, *p.shape) for part, p in zip(parts, planes, strict=True))
+        self.y, self.u, self.v = (
+            part.reshape(num_frames, *p.shape) for part, p in zip(parts, planes, strict=True)
+        )
 
     def put(self, index: int, planes: Planes) -> None:
         self.y[index], self.u[index], self.v[index] = planes
@@ -74,7 +79,9 @@ def pictures(path: Path, stream: Stream, seconds: dict[str, float]) -> Iterator[
 
 
 class Looks:
-    """What is remembered of every frame in passing, from a coarse grid of its Y plane: a thumbnail for cuts, hashes for the signature."""
+    """What is remembered of every frame in passing, from a coarse grid of its Y plane: a thumbnail for cuts,
+    hashes for the signature.
+    """
 
     def __init__(self, num_frames: int) -> None:
         self.color = (0, 0, 0, 0)  # of the video, see Picture
@@ -93,25 +100,34 @@ class Looks:
             import imagehash
             from PIL import Image
 
-            self.hashes[index] = str(imagehash.phash(Image.fromarray(np.ascontiguousarray(upright(coarse, picture.rotation_degrees)))))
+            self.hashes[index] = str(
+                imagehash.phash(
+                    Image.fromarray(np.ascontiguousarray(upright(coarse, picture.rotation_degrees)))
+                )
+            )
 
     @property
     def signature(self) -> list[str]:
         return [self.hashes[i] for i in self.hashed]
 
     def cuts(self) -> list[int]:
-        return find_cuts((np.stack(self.thumbnails).astype(np.float32) - 16) * (255 / 219))  # luma is 16 to 235, cuts are told from 0 to 255
+        # luma is 16 to 235, cuts are told from 0 to 255
+        return find_cuts((np.stack(self.thumbnails).astype(np.float32) - 16) * (255 / 219))
 
 
 def _detect(detector: Any, picture: Picture, index: int, pad_aspect: str) -> list[Face]:
-    """Faces of one frame in its pixels: reduced to the size that the detector wants, padded with black to an aspect ratio, and mapped back."""
+    """Faces of one frame in its pixels: reduced to the size that the detector wants, padded with black to an
+    aspect ratio, and mapped back.
+    """
     height, width = picture.size_px
     across, down = (float(n) for n in pad_aspect.split(":")) if pad_aspect else (width, height)
     padded = max(width, height * across / down), max(height, width * down / across)
     side = getattr(detector, "long_side_px", 0)
     image = picture.rgb(long_side_px=round(max(width, height) * side / max(padded)) if side else 0)
     scale = np.array([width / image.shape[1], height / image.shape[0]])
-    bottom, right = (round((p / s - n) / 2) for p, s, n in zip(padded[::-1], scale[::-1], image.shape[:2], strict=True))
+    bottom, right = (
+        round((p / s - n) / 2) for p, s, n in zip(padded[::-1], scale[::-1], image.shape[:2], strict=True)
+    )
     if bottom or right:
         image = cv2.copyMakeBorder(image, bottom, bottom, right, right, cv2.BORDER_CONSTANT)
     faces = []
@@ -119,15 +135,28 @@ def _detect(detector: Any, picture: Picture, index: int, pad_aspect: str) -> lis
         corners = (np.reshape(face.box_px, (2, 2)) - (right, bottom)) * scale
         box = np.clip(corners, 0, (width, height))
         if (box[1] - box[0] >= 2).all():
-            points = tuple((float(x), float(y)) for x, y in (np.reshape(face.keypoints_px, (-1, 2)) - (right, bottom)) * scale)
+            points = tuple(
+                (float(x), float(y))
+                for x, y in (np.reshape(face.keypoints_px, (-1, 2)) - (right, bottom)) * scale
+            )
             faces.append(Face(face.frame_index, tuple(box.ravel().tolist()), face.confidence, points))
     return faces
 
 
 def scan(
-    path: Path, stream: Stream, detector: Any, looks: Looks, seconds: dict[str, float], *, every: int, pad_aspect: str, buffer_mb: int
+    path: Path,
+    stream: Stream,
+    detector: Any,
+    looks: Looks,
+    seconds: dict[str, float],
+    *,
+    every: int,
+    pad_aspect: str,
+    buffer_mb: int,
 ) -> tuple[list[list[Face]], list[int], FrameStore | None]:
-    """The pass that detects: faces on every k-th frame, the indices of these frames, and the planes of all frames where they may be kept."""
+    """The pass that detects: faces on every k-th frame, the indices of these frames, and the planes of all
+    frames where they may be kept.
+    """
     detections, looked_at = [], []
     store: FrameStore | None = None
     for index, picture in pictures(path, stream, seconds):
@@ -148,7 +177,9 @@ def scan(
     return detections, looked_at, store
 
 
-def planes_of(path: Path, stream: Stream, seconds: dict[str, float], looks: Looks | None) -> Iterator[tuple[int, Planes]]:
+def planes_of(
+    path: Path, stream: Stream, seconds: dict[str, float], looks: Looks | None
+) -> Iterator[tuple[int, Planes]]:
     """The pass that cuts out, where frames were not kept; `looks` where there was none before."""
     for index, picture in pictures(path, stream, seconds):
         if looks is not None:

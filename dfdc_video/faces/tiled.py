@@ -1,4 +1,6 @@
-"""Far faces: a detector of small input looks at overlapping windows of the frame, so that they are large enough for it."""
+"""Far faces: a detector of small input looks at overlapping windows of the frame, so that they are large
+enough for it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,18 @@ from dfdc_video.registry import DETECTORS
 
 INSIDE = 0.7  # a box of which this share lies in a better one shows part of the same face
 WINDOW_PX = 400  # long side of a window of the grid: twice what the network takes
-EDGE_SHARE = 0.02  # a box that comes this near to an inner edge of its window, in sizes of the box, may be cut
+# a box that comes this near to an inner edge of its window, in sizes of the box, may be cut
+EDGE_SHARE = 0.02
 
 
 def spans(length: int, count: int, overlap: float) -> list[tuple[int, int]]:
     """`count` equal spans over 0..length, neighbours sharing the part `overlap` of a span."""
     size = length / (count - (count - 1) * overlap)
     starts = [round(i * size * (1 - overlap)) for i in range(count)]
-    return [(start, length if i == count - 1 else min(length, start + int(np.ceil(size)))) for i, start in enumerate(starts)]
+    return [
+        (start, length if i == count - 1 else min(length, start + int(np.ceil(size))))
+        for i, start in enumerate(starts)
+    ]
 
 
 def windows(width_px: int, height_px: int, *, grid: int, overlap: float) -> list[tuple[int, int, int, int]]:
@@ -25,21 +31,34 @@ def windows(width_px: int, height_px: int, *, grid: int, overlap: float) -> list
     across, down = spans(width_px, grid, overlap), spans(height_px, grid, overlap)
     whole = [(0, 0, width_px, height_px)]
     vertical, horizontal = [(a, 0, b, height_px) for a, b in across], [(0, a, width_px, b) for a, b in down]
-    return list(dict.fromkeys(whole + vertical + horizontal + [(x0, y0, x1, y1) for y0, y1 in down for x0, x1 in across]))
+    return list(
+        dict.fromkeys(
+            whole + vertical + horizontal + [(x0, y0, x1, y1) for y0, y1 in down for x0, x1 in across]
+        )
+    )
 
 
 def is_cut(box: Box, window: tuple[int, int, int, int], width_px: int, height_px: int) -> bool:
-    """Whether a box reaches an edge of its window that is not the frame's: the window may show only a part of the face."""
+    """Whether a box reaches an edge of its window that is not the frame's: the window may show only a part of
+    the face.
+    """
     near = EDGE_SHARE * max(box[2] - box[0], box[3] - box[1])
     inner = (window[0] > 0, window[1] > 0, window[2] < width_px, window[3] < height_px)
-    beyond = (box[0] < window[0] + near, box[1] < window[1] + near, box[2] > window[2] - near, box[3] > window[3] - near)
+    beyond = (
+        box[0] < window[0] + near,
+        box[1] < window[1] + near,
+        box[2] > window[2] - near,
+        box[3] > window[3] - near,
+    )
     return any(i and b for i, b in zip(inner, beyond, strict=True))
 
 
 def merge(boxes: np.ndarray, scores: np.ndarray, cut: np.ndarray, *, nms_iou: float) -> list[int]:
-    """Indices of the boxes (N, 4) that remain: complete ones before cut ones, then by score; one that overlaps a better one goes.
+    """Indices of the boxes (N, 4) that remain: complete ones before cut ones, then by score; one that
+    overlaps a better one goes.
 
-    Overlap is intersection over union from `nms_iou` on, or most of either box inside the other: part of a face beside the whole.
+    Overlap is intersection over union from `nms_iou` on, or most of either box inside the other: part of a
+    face beside the whole.
     """
     order = sorted(range(len(boxes)), key=lambda i: (bool(cut[i]), -scores[i], *boxes[i]))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -47,7 +66,9 @@ def merge(boxes: np.ndarray, scores: np.ndarray, cut: np.ndarray, *, nms_iou: fl
     for i in order:
         low, high = np.maximum(boxes[kept, :2], boxes[i, :2]), np.minimum(boxes[kept, 2:], boxes[i, 2:])
         shared = np.clip(high - low, 0, None).prod(axis=1)
-        same = (shared >= nms_iou * (areas[kept] + areas[i] - shared)) | (shared >= INSIDE * np.minimum(areas[kept], areas[i]))
+        same = (shared >= nms_iou * (areas[kept] + areas[i] - shared)) | (
+            shared >= INSIDE * np.minimum(areas[kept], areas[i])
+        )
         if not same.any():
             kept.append(i)
     return kept
@@ -56,12 +77,17 @@ def merge(boxes: np.ndarray, scores: np.ndarray, cut: np.ndarray, *, nms_iou: fl
 class Tiled(Detector):
     """BlazeFace over the whole frame, vertical and horizontal strips and a grid, merged."""
 
-    def __init__(self, detector: BlazeFace, grid: int, overlap: float, nms_iou: float, min_confidence: float) -> None:
+    def __init__(
+        self, detector: BlazeFace, grid: int, overlap: float, nms_iou: float, min_confidence: float
+    ) -> None:
         super().__init__(min_confidence)
         if grid < 1:
             raise ValueError(f"grid {grid}: expected 1 or more windows a side")
         if not 0 <= overlap < 0.9 or not 0 < nms_iou < 1:
-            raise ValueError(f"overlap {overlap}, nms_iou {nms_iou}: expected an overlap from 0 to below 0.9 and an IoU between 0 and 1")
+            raise ValueError(
+                f"overlap {overlap}, nms_iou {nms_iou}: expected an overlap from 0 to below 0.9 and an "
+                "IoU between 0 and 1"
+            )
         self.detector, self.grid, self.overlap, self.nms_iou = detector, grid, overlap, nms_iou
         self.long_side_px = max(detector.long_side_px, round(WINDOW_PX * (grid - (grid - 1) * overlap)))
 
@@ -74,18 +100,44 @@ class Tiled(Detector):
                 moved = (box[0] + x0, box[1] + y0, box[2] + x0, box[3] + y0)
                 clipped = clip_box(moved, width_px=width, height_px=height)
                 if clipped is not None:
-                    faces.append(Face(index, clipped, confidence, tuple((float(x) + x0, float(y) + y0) for x, y in keypoints)))
+                    faces.append(
+                        Face(
+                            index,
+                            clipped,
+                            confidence,
+                            tuple((float(x) + x0, float(y) + y0) for x, y in keypoints),
+                        )
+                    )
                     cut.append(is_cut(moved, window, width, height))
         boxes = np.array([f.box_px for f in faces], dtype=np.float64).reshape(-1, 4)
-        return [faces[i] for i in merge(boxes, np.array([f.confidence for f in faces]), np.array(cut, dtype=bool), nms_iou=self.nms_iou)]
+        return [
+            faces[i]
+            for i in merge(
+                boxes,
+                np.array([f.confidence for f in faces]),
+                np.array(cut, dtype=bool),
+                nms_iou=self.nms_iou,
+            )
+        ]
 
 
 @DETECTORS.register(name="tiled")
-def tiled(*, min_confidence: float = 0.5, model: str = "full", grid: int = 3, overlap: float = 0.3, nms_iou: float = 0.3) -> Tiled:
-    """BlazeFace over overlapping windows, for far faces; as many times slower as there are windows (grid 3: 16).
+def tiled(
+    *,
+    min_confidence: float = 0.5,
+    model: str = "full",
+    grid: int = 3,
+    overlap: float = 0.3,
+    nms_iou: float = 0.3,
+) -> Tiled:
+    """BlazeFace over overlapping windows, for far faces; as many times slower as there are windows (grid 3:
+    16).
 
-    The source that reports it went from 97 % to 99 % detection, at 8 % instead of 7 % false positives (indust.ai's account of DFDC).
+    The source that reports it went from 97 % to 99 % detection, at 8 % instead of 7 % false positives
+    (indust.ai's account of DFDC).
     """
     if model not in ("short", "full"):
         raise ValueError(f"model {model!r}: expected short or full")
-    return Tiled(BlazeFace(("short", "full").index(model), min_confidence), grid, overlap, nms_iou, min_confidence)
+    return Tiled(
+        BlazeFace(("short", "full").index(model), min_confidence), grid, overlap, nms_iou, min_confidence
+    )

@@ -1,6 +1,7 @@
 """Faces -> boxes over time. Pure functions: nothing here decodes or detects.
 
-A tracklet is one person within one shot. A hard cut ends every tracklet, so that an identity never continues over it.
+A tracklet is one person within one shot. A hard cut ends every tracklet, so that an identity never continues
+over it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ CUT_THUMBNAIL = (32, 18)  # width, height
 
 @dataclass(frozen=True)
 class Tracklet:
-    """Boxes (N, 4) of one face on N consecutive frames from `start_frame`; `confidence` is the mean over its detections.
+    """Boxes (N, 4) of one face on N consecutive frames from `start_frame`; `confidence` is the mean over its
+    detections.
 
-    `detection_rate` is the share of the looks from its first to its last detection that found it. `eyes_px` (N, 4) are the x and y of
-    the right and of the left eye, (0, 4) where the detector gives no key points.
+    `detection_rate` is the share of the looks from its first to its last detection that found it. `eyes_px`
+    (N, 4) are the x and y of the right and of the left eye, (0, 4) where the detector gives no key points.
     """
 
     start_frame: int
@@ -39,21 +41,29 @@ class Tracklet:
 
 
 def jump(before: np.ndarray, after: np.ndarray) -> float:
-    """Mean absolute difference of two grey thumbnails after the best common gain (0.5 to 2), so that flicker is no jump."""
+    """Mean absolute difference of two grey thumbnails after the best common gain (0.5 to 2), so that flicker
+    is no jump.
+    """
     before, after = before.astype(np.float64), after.astype(np.float64)
     gain = np.clip((before * after).sum() / max((before * before).sum(), 1e-6), 0.5, 2.0)
     return float(np.abs(after - gain * before).mean())
 
 
 def find_cuts(
-    thumbnails: np.ndarray, *, threshold: float = 14.0, ratio: float = 2.0, low_threshold: float = 6.0, low_ratio: float = 4.0
+    thumbnails: np.ndarray,
+    *,
+    threshold: float = 14.0,
+    ratio: float = 2.0,
+    low_threshold: float = 6.0,
+    low_ratio: float = 4.0,
 ) -> list[int]:
     """First frames of new shots, from grey thumbnails (T, h, w) on a scale of 0 to 255.
 
-    A cut is a jump that is large by itself (`threshold`) and against its surroundings: at least `ratio` times the second largest jump
-    within three frames to either side, which lets one more cut lie near and is not fooled by repeated frames; the largest one at the ends
-    of the video, where a side is short. A smaller jump
-    (`low_threshold`, dark scenes) has to stand out more (`low_ratio`). One odd frame between two equal ones (a flash) is no cut.
+    A cut is a jump that is large by itself (`threshold`) and against its surroundings: at least `ratio` times
+    the second largest jump within three frames to either side, which lets one more cut lie near and is not
+    fooled by repeated frames; the largest one at the ends of the video, where a side is short. A smaller jump
+    (`low_threshold`, dark scenes) has to stand out more (`low_ratio`). One odd frame between two equal ones
+    (a flash) is no cut.
     """
     jumps = np.array([0.0] + [jump(a, b) for a, b in zip(thumbnails, thumbnails[1:], strict=False)])
     cuts = []
@@ -61,9 +71,13 @@ def find_cuts(
         before, after = jumps[max(1, t - CUT_REACH) : t], jumps[t + 1 : t + 1 + CUT_REACH]
         around = np.sort(np.concatenate((before, after)))
         usual = float(around[-2] if len(around) == 2 * CUT_REACH else around[-1]) if len(around) else 0.0
-        if (jumps[t] >= threshold and jumps[t] >= ratio * usual) or (jumps[t] >= low_threshold and jumps[t] >= low_ratio * usual):
+        if (jumps[t] >= threshold and jumps[t] >= ratio * usual) or (
+            jumps[t] >= low_threshold and jumps[t] >= low_ratio * usual
+        ):
             cuts.append(t)
-    flashes = {t for t in cuts if t + 1 in cuts and jump(thumbnails[t - 1], thumbnails[t + 1]) < low_threshold}
+    flashes = {
+        t for t in cuts if t + 1 in cuts and jump(thumbnails[t - 1], thumbnails[t + 1]) < low_threshold
+    }
     return [t for t in cuts if t not in flashes and t - 1 not in flashes]
 
 
@@ -78,7 +92,9 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def interpolate(faces: Sequence[Face]) -> np.ndarray:
     """Boxes (N, 4) on every frame from the first to the last detection, linear in between."""
-    return _linear(faces, [f.box_px for f in faces], np.arange(faces[0].frame_index, faces[-1].frame_index + 1))
+    return _linear(
+        faces, [f.box_px for f in faces], np.arange(faces[0].frame_index, faces[-1].frame_index + 1)
+    )
 
 
 def _linear(faces: Sequence[Face], values: Sequence[Sequence[float]], wanted: np.ndarray) -> np.ndarray:
@@ -88,13 +104,21 @@ def _linear(faces: Sequence[Face], values: Sequence[Sequence[float]], wanted: np
 
 
 def _eyes(chain: Sequence[Face], wanted: np.ndarray) -> np.ndarray:
-    """Eyes (N, 4) on the `wanted` frames from the faces that have key points (the eyes stand first), or (0, 4)."""
+    """Eyes (N, 4) on the `wanted` frames from the faces that have key points (the eyes stand first), or (0,
+    4).
+    """
     seen = [f for f in chain if len(f.keypoints_px) >= 2]
-    return _linear(seen, [(*f.keypoints_px[0], *f.keypoints_px[1]) for f in seen], wanted) if seen else np.zeros((0, 4))
+    return (
+        _linear(seen, [(*f.keypoints_px[0], *f.keypoints_px[1]) for f in seen], wanted)
+        if seen
+        else np.zeros((0, 4))
+    )
 
 
 def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float) -> np.ndarray:
-    """Gaussian mean of (N, K) values over time, standard deviation `seconds`, by time stamps; 0 seconds leaves them as they are."""
+    """Gaussian mean of (N, K) values over time, standard deviation `seconds`, by time stamps; 0 seconds
+    leaves them as they are.
+    """
     if not seconds or not len(values):
         return values
     first = np.searchsorted(timestamps_seconds, timestamps_seconds - 4 * seconds)
@@ -106,8 +130,11 @@ def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float
     return result
 
 
-def link_faces(detections: Sequence[Sequence[Face]], *, iou_threshold: float = 0.3, max_gap: int = 3) -> list[list[Face]]:
-    """Chains of faces over the looked-at frames of one shot, by the assignment that maximises total IoU with each chain's last box.
+def link_faces(
+    detections: Sequence[Sequence[Face]], *, iou_threshold: float = 0.3, max_gap: int = 3
+) -> list[list[Face]]:
+    """Chains of faces over the looked-at frames of one shot, by the assignment that maximises total IoU with
+    each chain's last box.
 
     A chain that finds no face for more than `max_gap` looks in a row is closed.
     """
@@ -117,7 +144,9 @@ def link_faces(detections: Sequence[Sequence[Face]], *, iou_threshold: float = 0
         active = [c for c in range(len(chains)) if look - last_look[c] <= max_gap + 1]
         taken = set()
         if active and faces:
-            overlap = iou(np.array([chains[c][-1].box_px for c in active]), np.array([f.box_px for f in faces]))
+            overlap = iou(
+                np.array([chains[c][-1].box_px for c in active]), np.array([f.box_px for f in faces])
+            )
             overlap[overlap < iou_threshold] = 0.0
             for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
                 if overlap[row, column] > 0:
@@ -141,10 +170,11 @@ def build_tracks(
     iou_threshold: float = 0.3,
     max_gap: int = 3,
 ) -> list[Tracklet]:
-    """Tracklets from the detections on the frames `looked_at` (ascending), ordered by first frame and then by place.
+    """Tracklets from the detections on the frames `looked_at` (ascending), ordered by first frame and then by
+    place.
 
-    Detections below `min_confidence` are ignored. A chain that was alive on the first or last look of its shot is held up to the shot's
-    edge, since the frames there were not looked at.
+    Detections below `min_confidence` are ignored. A chain that was alive on the first or last look of its
+    shot is held up to the shot's edge, since the frames there were not looked at.
     """
     assert len(detections) == len(looked_at), (len(detections), len(looked_at))
     edges = [0, *sorted(cuts), num_frames]
@@ -161,5 +191,9 @@ def build_tracks(
             confidences = [f.confidence for f in chain]
             rate = len(chain) / sum(first <= looked_at[i] <= last for i in looks)
             boxes = _linear(chain, [f.box_px for f in chain], wanted)
-            tracklets.append(Tracklet(begin, boxes, float(np.mean(confidences)), max(confidences), rate, _eyes(chain, wanted)))
+            tracklets.append(
+                Tracklet(
+                    begin, boxes, float(np.mean(confidences)), max(confidences), rate, _eyes(chain, wanted)
+                )
+            )
     return sorted(tracklets, key=lambda t: (t.start_frame, *t.boxes_px[0]))

@@ -1,7 +1,8 @@
 """A small learned network over the unordered frames of a clip, on a frozen frame model.
 
-What a frame model averages away, learned: which frames to believe (attention), or how their scores are spread (order statistics). As with
-the frame model the order of the frames cannot matter, to the last bit. Axes: B clips, T frames, D numbers per frame, K classes.
+What a frame model averages away, learned: which frames to believe (attention), or how their scores are spread
+(order statistics). As with the frame model the order of the frames cannot matter, to the last bit. Axes: B
+clips, T frames, D numbers per frame, K classes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ NUM_STATISTICS = len(QUANTILES) + 2
 
 
 class GatedAttention(nn.Module):
-    """(B, T, F) -> (B, F): the mean of the frames, each weighted by the softmax over T of w·(tanh(V h) ⊙ sigmoid(U h)) (Ilse et al. 2018)."""
+    """(B, T, F) -> (B, F): the mean of the frames, each weighted by the softmax over T of w·(tanh(V h) ⊙
+    sigmoid(U h)) (Ilse et al. 2018).
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -38,10 +41,12 @@ class GatedAttention(nn.Module):
 
 
 def order_statistics(values: torch.Tensor) -> torch.Tensor:
-    """(B, T, D) -> (B, 7, D): minimum, quartiles and maximum over the frames, their mean and their standard deviation, of every channel.
+    """(B, T, D) -> (B, 7, D): minimum, quartiles and maximum over the frames, their mean and their standard
+    deviation, of every channel.
 
-    Quantiles are interpolated linearly between neighbours, so that any number of frames has them; the deviation is that of the frames
-    themselves (divided by T). Both are exactly independent of the order, being computed from sorted values.
+    Quantiles are interpolated linearly between neighbours, so that any number of frames has them; the
+    deviation is that of the frames themselves (divided by T). Both are exactly independent of the order,
+    being computed from sorted values.
     """
     ordered = values.sort(1).values
     rows = []
@@ -59,25 +64,40 @@ def order_statistics(values: torch.Tensor) -> torch.Tensor:
 def in_canonical_order(frames: torch.Tensor) -> torch.Tensor:
     """(B, T, D) -> the same frames in an order that depends on nothing but their values.
 
-    By a hash of the numbers of each frame: integers add up to the same in any order, so the same bag of frames becomes the same tensor, and
-    whatever is computed of it is the same to the last bit. Frames that differ share a hash about once in 2^64 pairs.
+    By a hash of the numbers of each frame: integers add up to the same in any order, so the same bag of
+    frames becomes the same tensor, and whatever is computed of it is the same to the last bit. Frames that
+    differ share a hash about once in 2^64 pairs.
     """
     mantissa, exponent = frames.detach().float().frexp()
     exact = (mantissa * 2**24).long() * 512 + exponent  # (B, T, D), another integer for every float32
-    salt = torch.arange(1, frames.shape[2] + 1, device=frames.device) * -7046029254386353131  # 2^64 over the golden ratio; wraps around
+    # 2^64 over the golden ratio; wraps around
+    salt = torch.arange(1, frames.shape[2] + 1, device=frames.device) * -7046029254386353131
     salt = (salt ^ (salt >> 29)) | 1
     order = (exact * salt).sum(2).argsort(1)  # (B, T)
     return frames.gather(1, order[:, :, None].expand_as(frames))
 
 
 class AggregatorNetwork(nn.Module):
-    """(B, C, T, H, W) -> backbone per frame -> bag (B, T, D) -> mean, attention or order statistics -> (B, K)."""
+    """(B, C, T, H, W) -> backbone per frame -> bag (B, T, D) -> mean, attention or order statistics -> (B,
+    K).
+    """
 
-    def __init__(self, backbone: Any, *, dim: int, num_classes: int, inputs: str, pool: str, hidden: int, dropout: float) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        *,
+        dim: int,
+        num_classes: int,
+        inputs: str,
+        pool: str,
+        hidden: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.backbone, self.inputs, self.pool = backbone, inputs, pool
         self.attention = GatedAttention(hidden) if pool == "attention" else None
-        # Of every frame ahead of attention, of what the frames became otherwise. Features come in any size, that of a log-probability says something.
+        # Of every frame ahead of attention, of what the frames became otherwise. Features come in any size,
+        # that of a log-probability says something.
         self.projection = nn.Sequential(
             nn.Linear(dim * NUM_STATISTICS if pool == "order" else dim, hidden),
             nn.LayerNorm(hidden) if inputs == "features" else nn.Identity(),
@@ -106,7 +126,9 @@ class AggregatorNetwork(nn.Module):
         """(B, T, D) -> (B, hidden)."""
         if self.attention:
             return self.attention(self.projection(in_canonical_order(bag)))
-        return self.projection(order_statistics(bag).flatten(1) if self.pool == "order" else unordered_mean(bag))
+        return self.projection(
+            order_statistics(bag).flatten(1) if self.pool == "order" else unordered_mean(bag)
+        )
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         return self.from_embeddings(self.embed(clip))
@@ -125,11 +147,13 @@ def aggregator(
     hidden: int = 128,
     dropout: float = 0.0,
 ) -> VideoClassifier:
-    """Learned pooling of a bag of frames on a frozen frame model: gated attention (Ilse et al. 2018) or order statistics.
+    """Learned pooling of a bag of frames on a frozen frame model: gated attention (Ilse et al. 2018) or order
+    statistics.
 
-    `inputs`: the backbone's pooled `features`, or `predictions`, the log-probabilities that a trained frame model gives (MODEL.INIT_FROM, with
-    its classifier). `pool`: `attention` over the frames; `order`, the quantiles, mean and standard deviation of every channel over the clip;
-    or `mean`, the control that tells what these two add to another layer.
+    `inputs`: the backbone's pooled `features`, or `predictions`, the log-probabilities that a trained frame
+    model gives (MODEL.INIT_FROM, with its classifier). `pool`: `attention` over the frames; `order`, the
+    quantiles, mean and standard deviation of every channel over the clip; or `mean`, the control that tells
+    what these two add to another layer.
     """
     for setting, value, known in (("inputs", inputs, INPUTS), ("pool", pool, POOLS)):
         if value not in known:
@@ -142,11 +166,15 @@ def aggregator(
             "aggregator: inputs predictions with pretrained: ImageNet's classifier has other classes; "
             "set MODEL.PRETRAINED False MODEL.INIT_FROM <checkpoint of a frame model>"
         )
-    net, config = timm_backbone(backbone, num_classes=num_classes if predictions else 0, size=size, pretrained=pretrained)
+    net, config = timm_backbone(
+        backbone, num_classes=num_classes if predictions else 0, size=size, pretrained=pretrained
+    )
     classifier = classifier_names(config, "network.backbone.")
     dim = num_classes if predictions else net.num_features
     return VideoClassifier(
-        AggregatorNetwork(net, dim=dim, num_classes=num_classes, inputs=inputs, pool=pool, hidden=hidden, dropout=dropout),
+        AggregatorNetwork(
+            net, dim=dim, num_classes=num_classes, inputs=inputs, pool=pool, hidden=hidden, dropout=dropout
+        ),
         clip_shape=(3, num_frames, *size),
         num_classes=num_classes,
         mean=config["mean"],
@@ -154,7 +182,11 @@ def aggregator(
         head_names=("network.head",),
         cam_layer="network.backbone." + stages(net)[-1]["module"],
         uses_time=False,
-        new_names=("network.projection", "network.attention") if pool == "attention" else ("network.projection",),
-        unused={} if predictions else dict.fromkeys(classifier, "classifier of the frame model; the aggregator has its own"),
+        new_names=("network.projection", "network.attention")
+        if pool == "attention"
+        else ("network.projection",),
+        unused={}
+        if predictions
+        else dict.fromkeys(classifier, "classifier of the frame model; the aggregator has its own"),
         frozen_names=("network.backbone",),
     )

@@ -1,7 +1,8 @@
 """What every model is: one function of a clip, uint8 frames in, logits out.
 
-Axes: B clips, C = 3 colours (RGB), T frames, H x W pixels, K classes. Normalisation, the split into pathways and the folding of frames
-into the batch happen inside, so that a frame model and its sequence twin are given exactly the same tensor.
+Axes: B clips, C = 3 colours (RGB), T frames, H x W pixels, K classes. Normalisation, the split into pathways
+and the folding of frames into the batch happen inside, so that a frame model and its sequence twin are given
+exactly the same tensor.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ import torch
 from torch import nn
 
 from dfdc_video.models.stages import stage_parameters
-from dfdc_video.models.timm_weights import backbone_config, fetched
+from dfdc_video.models.weights.from_timm import backbone_config, fetched
 from dfdc_video.registry import MODELS, nearest, settings_of
 
 
 class VideoClassifier(nn.Module):
     """Normalises a clip and hands it to `network`, which maps a float clip (B, C, T, H, W) to logits (B, K).
 
-    `head_names` are the prefixes of the modules that turn features into classes: what is re-initialised for another task.
-    `new_names` are prefixes of the modules that a 2D checkpoint of the same backbone cannot have (a recurrent part, say).
-    `unused` says, prefix -> reason, which tensors of such a checkpoint this model has no place for.
-    `cam_layer` is the module whose output a class activation map is drawn from. `uses_time` is False for a bag of frames.
-    `map_layers` are the modules of the stages, first to last, whose outputs are feature maps: where a mask head can sit (see `mask`).
-    `frozen_names` are prefixes of modules that never train: no gradients, and in evaluation mode always, batch norms with them.
+    `head_names` are the prefixes of the modules that turn features into classes: what is re-initialised for
+    another task. `new_names` are prefixes of the modules that a 2D checkpoint of the same backbone cannot
+    have (a recurrent part, say). `unused` says, prefix -> reason, which tensors of such a checkpoint this
+    model has no place for. `cam_layer` is the module whose output a class activation map is drawn from.
+    `uses_time` is False for a bag of frames. `map_layers` are the modules of the stages, first to last, whose
+    outputs are feature maps: where a mask head can sit (see `mask`). `frozen_names` are prefixes of modules
+    that never train: no gradients, and in evaluation mode always, batch norms with them.
     """
 
     mean: torch.Tensor  # (1, C, 1, 1, 1), of pixels between 0 and 1
@@ -49,7 +51,9 @@ class VideoClassifier(nn.Module):
         map_layers: tuple[str, ...] = (),
         frozen_names: tuple[str, ...] = (),
     ) -> None:
-        """`clip_shape` is the (C, T, H, W) that the model was built for: the example input of exports and FLOP counts."""
+        """`clip_shape` is the (C, T, H, W) that the model was built for: the example input of exports and
+        FLOP counts.
+        """
         super().__init__()
         self.network = network
         self.clip_shape, self.num_classes = clip_shape, num_classes
@@ -69,7 +73,9 @@ class VideoClassifier(nn.Module):
         if frames.ndim != 5 or frames.shape[1] != self.clip_shape[0] or frames.dtype != torch.uint8:
             given = f"{str(frames.dtype).removeprefix('torch.')} {tuple(frames.shape)}"
             wanted = f"uint8 (B, {', '.join(map(str, self.clip_shape))})"
-            raise ValueError(f"the model was given {given}, expected {wanted} = (batch, colour, time, height, width)")
+            raise ValueError(
+                f"the model was given {given}, expected {wanted} = (batch, colour, time, height, width)"
+            )
         return (frames.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
@@ -84,7 +90,9 @@ class VideoClassifier(nn.Module):
 
     @property
     def embeds(self) -> bool:
-        """Whether what the model learns sits on frozen features of single frames, which can be computed once (`embed`, `from_embeddings`)."""
+        """Whether what the model learns sits on frozen features of single frames, which can be computed once
+        (`embed`, `from_embeddings`).
+        """
         return bool(self.frozen_names) and hasattr(self.network, "from_embeddings")
 
     def embed(self, frames: torch.Tensor) -> torch.Tensor:
@@ -98,10 +106,14 @@ class VideoClassifier(nn.Module):
         return self.network.from_embeddings(embeddings)  # type: ignore[operator]
 
     def embedding_key(self) -> str:
-        """Sixteen hex digits over all that `embed` depends on: frozen modules, their weights, what is taken of them, mean, size of the frames."""
+        """Sixteen hex digits over all that `embed` depends on: frozen modules, their weights, what is taken
+        of them, mean, size of the frames.
+        """
         self.need_embeddings()
         taken = self.network.embedding_name()  # type: ignore[operator]
-        digest = hashlib.sha256(repr((taken, self.mean.tolist(), self.std.tolist(), self.clip_shape[2:])).encode())
+        digest = hashlib.sha256(
+            repr((taken, self.mean.tolist(), self.std.tolist(), self.clip_shape[2:])).encode()
+        )
         for frozen in self.frozen_names:
             module = self.get_submodule(frozen)
             digest.update(f"{frozen} {module}".encode())
@@ -112,10 +124,15 @@ class VideoClassifier(nn.Module):
     def need_embeddings(self) -> None:
         """ValueError for a model that has no embeddings to keep."""
         if not self.embeds:
-            raise ValueError(f"{type(self.network).__name__} trains its backbone: it has no embeddings to keep; embedding_lstm and aggregator do")
+            raise ValueError(
+                f"{type(self.network).__name__} trains its backbone: it has no embeddings to keep; "
+                "embedding_lstm and aggregator do"
+            )
 
     def channels_last(self) -> VideoClassifier:
-        """Lay the weights out channels last, 2D and 3D ones each in their way (`Module.to` takes one format only); the same results, faster."""
+        """Lay the weights out channels last, 2D and 3D ones each in their way (`Module.to` takes one format
+        only); the same results, faster.
+        """
         for parameter in self.parameters():
             if parameter.ndim in (4, 5):
                 layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
@@ -123,18 +140,29 @@ class VideoClassifier(nn.Module):
         return self
 
     def stages(self) -> dict[str, list[str]]:
-        """Names of the parameters by stage, from the input (`stem`) to the `head`; every parameter is in exactly one."""
-        return stage_parameters((name for name, _ in self.named_parameters()), heads=(*self.head_names, "mask_head"))
+        """Names of the parameters by stage, from the input (`stem`) to the `head`; every parameter is in
+        exactly one.
+        """
+        return stage_parameters(
+            (name for name, _ in self.named_parameters()), heads=(*self.head_names, "mask_head")
+        )
 
     def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
-        """Normalised float clip (B, C, T, H, W) -> logits of every frame (B, T, K), where the family has them."""
+        """Normalised float clip (B, C, T, H, W) -> logits of every frame (B, T, K), where the family has
+        them.
+        """
         per_frame = getattr(self.network, "frame_logits", None)
         if per_frame is None:
-            raise ValueError(f"{type(self.network).__name__} has no logits per frame; the families frame and efficientnet3d do")
+            raise ValueError(
+                f"{type(self.network).__name__} has no logits per frame; the families frame and "
+                "efficientnet3d do"
+            )
         return per_frame(clip)
 
 
-def build(name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object) -> VideoClassifier:
+def build(
+    name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object
+) -> VideoClassifier:
     """A model by its registered name for clips of `num_frames` frames of `size` = (height, width) pixels."""
     builder = MODELS.get(name)
     known = settings_of(builder)
@@ -150,9 +178,17 @@ def fold(clip: torch.Tensor) -> torch.Tensor:
 
 
 def timm_backbone(
-    backbone: str, *, num_classes: int, size: tuple[int, int], pretrained: bool, dropout: float = 0.0, drop_path: float = 0.0
+    backbone: str,
+    *,
+    num_classes: int,
+    size: tuple[int, int],
+    pretrained: bool,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
 ) -> tuple[Any, dict]:
-    """A timm network and its data settings (mean, std, name of its classifier); `num_classes` 0 leaves the classifier out."""
+    """A timm network and its data settings (mean, std, name of its classifier); `num_classes` 0 leaves the
+    classifier out.
+    """
     config = backbone_config(backbone)
     options: dict = {"num_classes": num_classes, "drop_rate": dropout}
     if drop_path:
@@ -160,9 +196,15 @@ def timm_backbone(
     if config.fixed_input_size:
         options["img_size"] = size  # vision transformers have one position embedding per patch
     try:
-        network: Any = fetched(backbone, config, **options) if pretrained else timm.create_model(backbone, pretrained=False, **options)
+        network: Any = (
+            fetched(backbone, config, **options)
+            if pretrained
+            else timm.create_model(backbone, pretrained=False, **options)
+        )
     except TypeError as error:
-        raise ValueError(f"backbone {backbone} does not take these settings: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"backbone {backbone} does not take these settings: {str(error).splitlines()[0]}"
+        ) from error
     except FileNotFoundError as error:
         raise ValueError(f"MODEL.PRETRAINED: {error}, with MODEL.PRETRAINED False") from error
     return network, network.pretrained_cfg

@@ -1,4 +1,6 @@
-"""CNN-LSTM: features of every frame from a 2D network, a recurrent network over them; trained end to end or on a frozen backbone."""
+"""CNN-LSTM: features of every frame from a 2D network, a recurrent network over them; trained end to end or
+on a frozen backbone.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stage_modules, stages, timm_backbone
+from dfdc_video.models.classifier import (
+    VideoClassifier,
+    classifier_names,
+    fold,
+    stage_modules,
+    stages,
+    timm_backbone,
+)
 from dfdc_video.registry import MODELS, nearest
 
 RNNS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -16,9 +25,11 @@ READOUTS = ("mean", "last")
 
 
 class GridFeatures(nn.Module):
-    """(N, C, H, W) -> (N, F·g·g): a stage of the backbone, averaged over a coarse grid so that *where* survives.
+    """(N, C, H, W) -> (N, F·g·g): a stage of the backbone, averaged over a coarse grid so that *where*
+    survives.
 
-    The backbone is handed over at each call: it stays a child of the network alone, under the name that it has in a frame model.
+    The backbone is handed over at each call: it stays a child of the network alone, under the name that it
+    has in a frame model.
     """
 
     def __init__(self, backbone: Any, *, stage: int, grid: int) -> None:
@@ -29,12 +40,16 @@ class GridFeatures(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(grid)
 
     def forward(self, backbone: Any, frames: torch.Tensor) -> torch.Tensor:
-        (features,) = backbone.forward_intermediates(frames, indices=[self.stage], stop_early=True, intermediates_only=True)
+        (features,) = backbone.forward_intermediates(
+            frames, indices=[self.stage], stop_early=True, intermediates_only=True
+        )
         return self.pool(features).flatten(1)
 
 
 class CNNLSTMNetwork(nn.Module):
-    """(B, C, T, H, W) -> backbone per frame -> (B, T, F) -> recurrent network -> mean or last state -> (B, K)."""
+    """(B, C, T, H, W) -> backbone per frame -> (B, T, F) -> recurrent network -> mean or last state -> (B,
+    K).
+    """
 
     def __init__(
         self,
@@ -56,7 +71,8 @@ class CNNLSTMNetwork(nn.Module):
         self.grid = GridFeatures(backbone, stage=stage, grid=grid) if pool == "grid" else None
         self.backbone = backbone
         dim = self.grid.dim if self.grid else backbone.num_features
-        # A recurrent network over tens of thousands of correlated inputs overfits: project first. The norm keeps its gates in range.
+        # A recurrent network over tens of thousands of correlated inputs overfits: project first. The norm
+        # keeps its gates in range.
         self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.LayerNorm(hidden))
         self.difference, self.readout, self.bidirectional = difference, readout, bidirectional
         self.rnn = RNNS[rnn](
@@ -72,7 +88,11 @@ class CNNLSTMNetwork(nn.Module):
 
     def embedding_name(self) -> str:
         """Which of the backbone's features `embed` takes."""
-        return f"grid {self.grid.pool.output_size} of stage {self.grid.stage}" if self.grid else "pooled features"
+        return (
+            f"grid {self.grid.pool.output_size} of stage {self.grid.stage}"
+            if self.grid
+            else "pooled features"
+        )
 
     def embed(self, clip: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> features of every frame by itself (B, T, F)."""
@@ -84,7 +104,8 @@ class CNNLSTMNetwork(nn.Module):
         """(B, T, F) -> (B, K)."""
         features = self.projection(features)  # (B, T, hidden)
         if self.difference:
-            change = features - torch.cat((features[:, :1], features[:, :-1]), dim=1)  # the first frame has changed by nothing
+            # the first frame has changed by nothing
+            change = features - torch.cat((features[:, :1], features[:, :-1]), dim=1)
             features = torch.cat((features, change), dim=2)
         states, _ = self.rnn(features)  # (B, T, hidden or 2·hidden)
         if self.readout == "mean":
@@ -113,17 +134,28 @@ def on_timm_features(
     frozen: bool,
     **settings: Any,
 ) -> VideoClassifier:
-    """The model `name`: a recurrent network with `settings` (see `CNNLSTMNetwork`) over the features of a timm network."""
+    """The model `name`: a recurrent network with `settings` (see `CNNLSTMNetwork`) over the features of a
+    timm network.
+    """
     for setting, known in (("pool", POOLS), ("rnn", tuple(RNNS)), ("readout", READOUTS)):
         if settings[setting] not in known:
             raise ValueError(f"{name}: {setting} '{settings[setting]}'; {nearest(settings[setting], known)}")
     stage = settings["stage"]
     if settings["pool"] == "avg" and stage != -1:
-        raise ValueError(f"{name}: stage {stage} with pool avg, which takes the backbone's own last features; set pool grid or stage -1")
-    net, config = timm_backbone(backbone, num_classes=0, size=size, pretrained=pretrained, drop_path=drop_path)
+        raise ValueError(
+            f"{name}: stage {stage} with pool avg, which takes the backbone's own last features; set "
+            "pool "
+            "grid or stage -1"
+        )
+    net, config = timm_backbone(
+        backbone, num_classes=0, size=size, pretrained=pretrained, drop_path=drop_path
+    )
     layers = stage_modules(net, "network.backbone.")
     if not -len(layers) <= stage < len(layers):
-        raise ValueError(f"{name}: stage {stage} of {backbone}: it has {len(layers)} stages, expected {-len(layers)} to {len(layers) - 1}")
+        raise ValueError(
+            f"{name}: stage {stage} of {backbone}: it has {len(layers)} stages, expected {-len(layers)} "
+            f"to {len(layers) - 1}"
+        )
     layers = layers[: stage % len(layers) + 1]
     modules = dict(net.named_modules(prefix="backbone"))
     before = {tensor.rsplit(".", 1)[0] for tensor in net.state_dict()}
@@ -132,8 +164,15 @@ def on_timm_features(
     last = layers[-1].removeprefix("network.")
     while last in modules and last not in dict(network.named_modules()):
         last = last.rpartition(".")[0]  # pruning has put what is left of a block in the block's place
-    unused = dict.fromkeys(classifier_names(config, "network.backbone."), "classifier of the frame model; a CNN-LSTM has its own")
-    unused.update({f"network.backbone.{module}": f"beyond stage {stage}, where the features are taken" for module in sorted(pruned)})
+    unused = dict.fromkeys(
+        classifier_names(config, "network.backbone."), "classifier of the frame model; a CNN-LSTM has its own"
+    )
+    unused.update(
+        {
+            f"network.backbone.{module}": f"beyond stage {stage}, where the features are taken"
+            for module in sorted(pruned)
+        }
+    )
     return VideoClassifier(
         network,
         clip_shape=(3, num_frames, *size),
@@ -172,9 +211,10 @@ def cnn_lstm(
 ) -> VideoClassifier:
     """CNN-LSTM: timm features per frame, then an LSTM or GRU over the clip, trained end to end.
 
-    `pool="avg"` feeds the backbone's pooled features (Güera and Delp 2018); `pool="grid"` keeps a `grid` x `grid` map of the
-    features of `stage` (timm's numbering, -1 the last; later stages are dropped), since global pooling destroys position.
-    `difference` feeds the frame-to-frame change of the features beside them. `dropout` acts before the head and between `layers`.
+    `pool="avg"` feeds the backbone's pooled features (Güera and Delp 2018); `pool="grid"` keeps a `grid` x
+    `grid` map of the features of `stage` (timm's numbering, -1 the last; later stages are dropped), since
+    global pooling destroys position. `difference` feeds the frame-to-frame change of the features beside
+    them. `dropout` acts before the head and between `layers`.
     """
     return on_timm_features(
         "cnn_lstm", num_classes, num_frames, size, frozen=False,
@@ -202,10 +242,12 @@ def embedding_lstm(
     difference: bool = False,
     dropout: float = 0.0,
 ) -> VideoClassifier:
-    """CNN-LSTM on a frozen backbone: an LSTM or GRU over embeddings of the frames, which need computing only once (Güera and Delp 2018).
+    """CNN-LSTM on a frozen backbone: an LSTM or GRU over embeddings of the frames, which need computing only
+    once (Güera and Delp 2018).
 
-    The backbone is what it was loaded as: ImageNet's (`pretrained`, as published), or that of a frame model or a CNN-LSTM
-    (MODEL.INIT_FROM). The settings mean what they mean in cnn_lstm; the names of its weights are the same.
+    The backbone is what it was loaded as: ImageNet's (`pretrained`, as published), or that of a frame model
+    or a CNN-LSTM (MODEL.INIT_FROM). The settings mean what they mean in cnn_lstm; the names of its weights
+    are the same.
     """
     return on_timm_features(
         "embedding_lstm", num_classes, num_frames, size, frozen=True,

@@ -1,8 +1,10 @@
-"""EfficientNet with temporal convolutions in its expansions: the sequence model of DFDC's third place (NTech).
+"""EfficientNet with temporal convolutions in its expansions: the sequence model of DFDC's third place
+(NTech).
 
-In every MBConv block the 1x1 expansion becomes a (k, 1, 1) convolution over time, in a fused MBConv (EfficientNetV2) the 3x3 expansion a
-(k, 3, 3) one; all else stays 2D with the frames in the batch. It is a frame model whose frames look at their neighbours: with its 2D
-weights divided by k in each tap, a clip that does not change gives the frame model's own logits.
+In every MBConv block the 1x1 expansion becomes a (k, 1, 1) convolution over time, in a fused MBConv
+(EfficientNetV2) the 3x3 expansion a (k, 3, 3) one; all else stays 2D with the frames in the batch. It is a
+frame model whose frames look at their neighbours: with its 2D weights divided by k in each tap, a clip that
+does not change gives the frame model's own logits.
 """
 
 from __future__ import annotations
@@ -14,13 +16,21 @@ from timm.layers import Conv2dSame, pad_same
 from timm.models._efficientnet_blocks import EdgeResidual, InvertedResidual
 from torch import nn
 
-from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stage_modules, stages, timm_backbone
+from dfdc_video.models.classifier import (
+    VideoClassifier,
+    classifier_names,
+    fold,
+    stage_modules,
+    stages,
+    timm_backbone,
+)
 from dfdc_video.models.padding import pad_statically
 from dfdc_video.registry import MODELS, nearest
 
 PADDINGS = ("zero", "replicate")
 STARTS = ("inflate", "difference")
-EXPANSIONS = {InvertedResidual: "conv_pw", EdgeResidual: "conv_exp"}  # by type: other blocks name their projection conv_pw
+# by type: other blocks name their projection conv_pw
+EXPANSIONS = {InvertedResidual: "conv_pw", EdgeResidual: "conv_exp"}
 
 
 class TemporalConv(nn.Conv3d):
@@ -61,14 +71,17 @@ class TemporalConv(nn.Conv3d):
 
 
 def inflated(weight: torch.Tensor, kernel: int) -> torch.Tensor:
-    """(D, C, h, w) -> (D, C, kernel, h, w), divided by `kernel`: the response to a clip that does not change stays the same."""
+    """(D, C, h, w) -> (D, C, kernel, h, w), divided by `kernel`: the response to a clip that does not change
+    stays the same.
+    """
     return weight.unsqueeze(2).repeat(1, 1, kernel, 1, 1) / kernel
 
 
 def differences(weight: torch.Tensor, kernel: int) -> torch.Tensor:
     """As `inflated`, but every second output channel is the change of the 2D response since the frame before.
 
-    Equal taps are a low pass over time: a network that starts with them from scratch learns appearance first and may never look at time.
+    Equal taps are a low pass over time: a network that starts with them from scratch learns appearance first
+    and may never look at time.
     """
     new = inflated(weight, kernel)
     new[1::2] = 0
@@ -102,13 +115,18 @@ def parse_blocks(blocks: str, count: int) -> list[int]:
     for part in str(blocks).split(","):
         low, _, high = part.strip().partition("-")
         if not low.isdigit() or not (high or low).isdigit() or not int(low) <= int(high or low) < count:
-            raise ValueError(f"efficientnet3d: blocks '{blocks}': expected 'all', a range '0-{count - 1}' or a list '1,2' of stages below {count}")
+            raise ValueError(
+                f"efficientnet3d: blocks '{blocks}': expected 'all', a range '0-{count - 1}' or a list "
+                f"'1,2' of stages below {count}"
+            )
         numbers.extend(range(int(low), int(high or low) + 1))
     return sorted(set(numbers))
 
 
 def add_time(backbone: Any, *, kernel: int, blocks: str, padding: str, start: str) -> int:
-    """Inflate the expansions of the chosen stages in place; how many there were. Blocks that do not expand have none."""
+    """Inflate the expansions of the chosen stages in place; how many there were. Blocks that do not expand
+    have none.
+    """
     stages_2d = list(backbone.blocks)
     count = 0
     for number in parse_blocks(blocks, len(stages_2d)):
@@ -117,8 +135,16 @@ def add_time(backbone: Any, *, kernel: int, blocks: str, padding: str, start: st
             conv = getattr(block, name, None)
             if conv is None or conv.in_channels == conv.out_channels:
                 continue
-            if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.groups != 1 or conv.bias is not None or conv.dilation != (1, 1):
-                raise ValueError(f"efficientnet3d: an expansion of this backbone is {conv}, expected a plain Conv2d without bias")
+            if (
+                type(conv) not in (nn.Conv2d, Conv2dSame)
+                or conv.groups != 1
+                or conv.bias is not None
+                or conv.dilation != (1, 1)
+            ):
+                raise ValueError(
+                    f"efficientnet3d: an expansion of this backbone is {conv}, expected a plain Conv2d "
+                    "without bias"
+                )
             setattr(block, name, TemporalConv.inflate(conv, kernel=kernel, padding=padding, start=start))
             count += 1
     return count
@@ -140,13 +166,16 @@ def efficientnet3d(
     drop_path: float = 0.0,
     static_padding_px: int = 0,
 ) -> VideoClassifier:
-    """EfficientNet whose MBConv expansions become (k, 1, 1) Conv3d, frame logits averaged (NTech, third place of DFDC 2020).
+    """EfficientNet whose MBConv expansions become (k, 1, 1) Conv3d, frame logits averaged (NTech, third place
+    of DFDC 2020).
 
-    NTech: B7 Noisy Student, 7 frames 1/15 s apart, 224 x 192 pixels, kernel 3, zero padding, in every block whose expand ratio is not 1.
-    `blocks` chooses stages: "all", "0-3" or "1,4,5". `padding` in time: zero (as published) or replicate. `start` is what the temporal
-    kernels begin with: the 2D weights divided by k in each tap (inflate, as published; for weights that were trained), or with frame-to-frame
-    changes in every second channel (difference; for training from scratch, best with replicate padding). `static_padding_px` above 0 pads in
-    space as efficientnet_pytorch does for images of that size, which NTech's weights need: 224 for B0, 600 for B7 (see `padding`).
+    NTech: B7 Noisy Student, 7 frames 1/15 s apart, 224 x 192 pixels, kernel 3, zero padding, in every block
+    whose expand ratio is not 1. `blocks` chooses stages: "all", "0-3" or "1,4,5". `padding` in time: zero (as
+    published) or replicate. `start` is what the temporal kernels begin with: the 2D weights divided by k in
+    each tap (inflate, as published; for weights that were trained), or with frame-to-frame changes in every
+    second channel (difference; for training from scratch, best with replicate padding). `static_padding_px`
+    above 0 pads in space as efficientnet_pytorch does for images of that size, which NTech's weights need:
+    224 for B0, 600 for B7 (see `padding`).
     """
     if kernel < 3 or kernel % 2 == 0:
         raise ValueError(f"efficientnet3d: kernel {kernel}, expected an odd number of frames, 3 or more")
@@ -155,14 +184,30 @@ def efficientnet3d(
     if start not in STARTS:
         raise ValueError(f"efficientnet3d: start '{start}'; {nearest(start, STARTS)}")
     if start == "difference" and pretrained:
-        raise ValueError("efficientnet3d: start difference changes what the pretrained network computes; set START inflate or PRETRAINED False")
-    network, config = timm_backbone(backbone, num_classes=num_classes, size=size, pretrained=pretrained, dropout=dropout, drop_path=drop_path)
+        raise ValueError(
+            "efficientnet3d: start difference changes what the pretrained network computes; set START "
+            "inflate or PRETRAINED False"
+        )
+    network, config = timm_backbone(
+        backbone,
+        num_classes=num_classes,
+        size=size,
+        pretrained=pretrained,
+        dropout=dropout,
+        drop_path=drop_path,
+    )
     if not hasattr(network, "blocks") or not hasattr(network, "conv_stem"):
-        raise ValueError(f"efficientnet3d: backbone {backbone} is no EfficientNet; expected one with MBConv blocks, for example tf_efficientnet_b0")
+        raise ValueError(
+            f"efficientnet3d: backbone {backbone} is no EfficientNet; expected one with MBConv blocks, "
+            "for example tf_efficientnet_b0"
+        )
     if static_padding_px:
         pad_statically(network, static_padding_px)
     if not add_time(network, kernel=kernel, blocks=blocks, padding=padding, start=start):
-        raise ValueError(f"efficientnet3d: no MBConv expansion in blocks '{blocks}' of {backbone}: nothing would see time; set blocks all")
+        raise ValueError(
+            f"efficientnet3d: no MBConv expansion in blocks '{blocks}' of {backbone}: nothing would see "
+            "time; set blocks all"
+        )
     return VideoClassifier(
         EfficientNet3dNetwork(network),
         clip_shape=(3, num_frames, *size),

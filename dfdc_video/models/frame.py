@@ -1,6 +1,7 @@
 """A bag of frames: any timm network on every frame by itself, the mean of the frames' logits.
 
-The baseline that every sequence model is compared with. It sees the same clip as its twin and cannot know the order of its frames.
+The baseline that every sequence model is compared with. It sees the same clip as its twin and cannot know the
+order of its frames.
 """
 
 from __future__ import annotations
@@ -8,7 +9,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stage_modules, stages, timm_backbone
+from dfdc_video.models.classifier import (
+    VideoClassifier,
+    classifier_names,
+    fold,
+    stage_modules,
+    stages,
+    timm_backbone,
+)
 from dfdc_video.models.padding import pad_statically
 from dfdc_video.registry import MODELS
 
@@ -49,10 +57,18 @@ def frame(
 ) -> VideoClassifier:
     """Bag of frames: any timm network, frame logits averaged over the clip.
 
-    The usual deepfake detector of the DFDC solutions (ResNet-18, Xception, EfficientNet-B7 by frame, averaged per video).
-    `static_padding_px` above 0 pads a tf_efficientnet as efficientnet_pytorch does for images of that size (see `padding`).
+    The usual deepfake detector of the DFDC solutions (ResNet-18, Xception, EfficientNet-B7 by frame, averaged
+    per video). `static_padding_px` above 0 pads a tf_efficientnet as efficientnet_pytorch does for images of
+    that size (see `padding`).
     """
-    network, config = timm_backbone(backbone, num_classes=num_classes, size=size, pretrained=pretrained, dropout=dropout, drop_path=drop_path)
+    network, config = timm_backbone(
+        backbone,
+        num_classes=num_classes,
+        size=size,
+        pretrained=pretrained,
+        dropout=dropout,
+        drop_path=drop_path,
+    )
     if static_padding_px:
         pad_statically(network, static_padding_px)
     return VideoClassifier(

@@ -1,7 +1,8 @@
-"""An optional second output of convolutional models: which pixels were altered, learned from difference masks beside the label.
+"""An optional second output of convolutional models: which pixels were altered, learned from difference masks
+beside the label.
 
-It sits on the feature maps of one stage while the model trains; a model that is scored or exported gives its logits as ever. Axes: B clips,
-T frames, H x W pixels of the clip; (C, T', h, w) the maps of the stage.
+It sits on the feature maps of one stage while the model trains; a model that is scored or exported gives its
+logits as ever. Axes: B clips, T frames, H x W pixels of the clip; (C, T', h, w) the maps of the stage.
 """
 
 from __future__ import annotations
@@ -27,28 +28,44 @@ class MaskHead(nn.Module):
 
 
 def add_mask_head(model: VideoClassifier, *, stage: int = -2) -> VideoClassifier:
-    """Give `model` a mask head on the maps of a stage (0 the first, -1 the last), in place; the weights that it has are not touched.
+    """Give `model` a mask head on the maps of a stage (0 the first, -1 the last), in place; the weights that
+    it has are not touched.
 
-    The last stages are coarse: an input of 224 pixels has 7 x 7 cells in the last and 14 x 14 in the one before it, in most families.
-    ValueError for a model without feature maps: a transformer, or one whose backbone is frozen and would not learn from them.
+    The last stages are coarse: an input of 224 pixels has 7 x 7 cells in the last and 14 x 14 in the one
+    before it, in most families. ValueError for a model without feature maps: a transformer, or one whose
+    backbone is frozen and would not learn from them.
     """
     name, count = type(model.network).__name__, len(model.map_layers)
     if model.frozen_names or not count:
         why = "its backbone is frozen" if model.frozen_names else "it has no feature maps"
-        raise ValueError(f"no mask head on this {name}: {why}; expected a convolutional family that trains (frame, cnn_lstm, slowfast, …)")
+        raise ValueError(
+            f"no mask head on this {name}: {why}; expected a convolutional family that trains (frame, "
+            "cnn_lstm, slowfast, …)"
+        )
     if not -count <= stage < count:
-        raise ValueError(f"mask head at stage {stage}: this {name} has {count} stages, expected {-count} to {count - 1}")
+        raise ValueError(
+            f"mask head at stage {stage}: this {name} has {count} stages, expected {-count} to {count - 1}"
+        )
     layer = model.map_layers[stage]
     clip = torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device="meta")
     try:
         with torch.no_grad():
             maps = maps_of(on_meta(model), layer, clip)[1]
-    except AttributeError:  # a few of timm's networks name stages that are no modules, or that give several maps
-        raise ValueError(f"no mask head on this {name} at stage {stage}: {layer} has no maps of its own; choose another stage or backbone") from None
+    except (
+        AttributeError
+    ):  # a few of timm's networks name stages that are no modules, or that give several maps
+        raise ValueError(
+            f"no mask head on this {name} at stage {stage}: {layer} has no maps of its own; choose "
+            "another stage or backbone"
+        ) from None
     height, width = model.clip_shape[2:]
     # Tokens have no height and width, and channels in the last place do not look like them.
     if maps.ndim != 5 or abs(maps.shape[3] - height * maps.shape[4] / width) > max(1.5, 0.3 * maps.shape[3]):
-        raise ValueError(f"no mask head on this {name}: {layer} gives {tuple(maps.shape)}, no feature maps; expected a convolutional backbone")
+        raise ValueError(
+            f"no mask head on this {name}: {layer} gives {tuple(maps.shape)}, no feature maps; "
+            "expected a "
+            "convolutional backbone"
+        )
     model.mask_head = MaskHead(maps.shape[1], layer=layer).to(model.mean.device)
     model.new_names = (*model.new_names, "mask_head")
     del model.unused["mask_head"]
@@ -56,9 +73,13 @@ def add_mask_head(model: VideoClassifier, *, stage: int = -2) -> VideoClassifier
 
 
 def maps_of(model: VideoClassifier, layer: str, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (B, K) of uint8 frames (B, C, T, H, W), and the maps (B, C', T', h, w) that `layer` had on the way."""
+    """Logits (B, K) of uint8 frames (B, C, T, H, W), and the maps (B, C', T', h, w) that `layer` had on the
+    way.
+    """
     found: list[torch.Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, given, output: found.append(output))
+    handle = model.get_submodule(layer).register_forward_hook(
+        lambda module, given, output: found.append(output)
+    )
     try:
         logits = model(frames)
     finally:
@@ -70,7 +91,9 @@ def maps_of(model: VideoClassifier, layer: str, frames: torch.Tensor) -> tuple[t
 
 
 def logits_and_masks(model: VideoClassifier, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 frames (B, C, T, H, W) -> logits (B, K), and of every cell the logit (B, T', h, w) that it was altered."""
+    """uint8 frames (B, C, T, H, W) -> logits (B, K), and of every cell the logit (B, T', h, w) that it was
+    altered.
+    """
     if model.mask_head is None:
         raise ValueError("this model has no mask head: set MASK.WEIGHT above 0, or call add_mask_head")
     logits, maps = maps_of(model, model.mask_head.layer, frames)  # type: ignore[arg-type]
@@ -78,5 +101,7 @@ def logits_and_masks(model: VideoClassifier, frames: torch.Tensor) -> tuple[torc
 
 
 def mask_target(masks: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """uint8 masks (B, T, H, W), 255 where altered -> the altered share of every cell, (B, T', h, w) between 0 and 1."""
+    """uint8 masks (B, T, H, W), 255 where altered -> the altered share of every cell, (B, T', h, w) between 0
+    and 1.
+    """
     return F.adaptive_avg_pool3d(masks[:, None].float() / 255, (shape[1], shape[2], shape[3]))[:, 0]

@@ -1,8 +1,9 @@
 """MViT: a vision transformer whose attention pools space as the channels grow (Fan et al. 2021).
 
-The network is pytorchvideo's, with the names of its model zoo under `network.body.`. Its position embeddings are learned for one clip length
-and one crop: a model takes clips of the size that it was built for and nothing else. Weights of another size fit once these embeddings are
-interpolated, which nothing else in them needs.
+The network is pytorchvideo's, with the names of its model zoo under `network.body.`. Its position embeddings
+are learned for one clip length and one crop: a model takes clips of the size that it was built for and
+nothing else. Weights of another size fit once these embeddings are interpolated, which nothing else in them
+needs.
 """
 
 from __future__ import annotations
@@ -32,47 +33,73 @@ class MViTNetwork(nn.Module):
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         if tuple(clip.shape[2:]) != self.clip_size:
             raise ValueError(
-                f"mvit was given (frames, height, width) {tuple(clip.shape[2:])}, expected {self.clip_size}: its position embeddings are learned "
+                f"mvit was given (frames, height, width) {tuple(clip.shape[2:])}, expected "
+                f"{self.clip_size}: its position embeddings are learned "
                 "for one size; build the model for the size of the clip"
             )
         return self.body(clip)
 
     def fit_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]:
-        """Interpolate the position embeddings of a state dict for this size, in place; notes of what was done, none where sizes agree.
+        """Interpolate the position embeddings of a state dict for this size, in place; notes of what was
+        done, none where sizes agree.
 
-        One table for the places, one for the times: bicubic and linear, as is usual for vision transformers on images of another size
-        (Dosovitskiy et al. 2021, section 3.2). A table of places says how many there are and not in which shape: as many as here are taken for
-        the same shape, others for a square, as in every published network; where they cannot be, the table stays as it is.
+        One table for the places, one for the times: bicubic and linear, as is usual for vision transformers
+        on images of another size (Dosovitskiy et al. 2021, section 3.2). A table of places says how many
+        there are and not in which shape: as many as here are taken for the same shape, others for a square,
+        as in every published network; where they cannot be, the table stays as it is.
         """
         frames, height, width = (n // stride for n, stride in zip(self.clip_size, PATCH_STRIDE, strict=True))
         notes = []
         for kind, count in (("spatial", height * width), ("temporal", frames)):
             name = f"{prefix}{POSITIONS}{kind}"
             table = state.get(name)
-            if table is None or table.ndim != 3 or table.shape[0] != 1 or not table.shape[1] or not table.is_floating_point():
+            if (
+                table is None
+                or table.ndim != 3
+                or table.shape[0] != 1
+                or not table.shape[1]
+                or not table.is_floating_point()
+            ):
                 continue
             side = math.isqrt(table.shape[1])
             if table.shape[1] == count:
                 if kind == "spatial" and side * side == count and height != width:
-                    notes.append(f"position embeddings in space taken for {height} x {width} tokens, not for {side} x {side}, which are as many")
+                    notes.append(
+                        f"position embeddings in space taken for {height} x {width} tokens, not for "
+                        f"{side} x {side}, which are as many"
+                    )
             elif kind == "temporal":
                 state[name] = nn.functional.interpolate(table.float().mT, size=count, mode="linear").mT
-                notes.append(f"position embeddings in time interpolated from {table.shape[1]} to {count} tokens")
+                notes.append(
+                    f"position embeddings in time interpolated from {table.shape[1]} to {count} tokens"
+                )
             elif side * side == table.shape[1]:
                 grid = table.float().mT.unflatten(2, (side, side))  # (1, C, H, W)
-                state[name] = nn.functional.interpolate(grid, size=(height, width), mode="bicubic").flatten(2).mT
-                notes.append(f"position embeddings in space interpolated from {side} x {side} to {height} x {width} tokens")
+                state[name] = (
+                    nn.functional.interpolate(grid, size=(height, width), mode="bicubic").flatten(2).mT
+                )
+                notes.append(
+                    f"position embeddings in space interpolated from {side} x {side} to {height} x "
+                    f"{width} tokens"
+                )
         return notes
 
 
-def check_settings(num_frames: int, size: tuple[int, int], depth: int, width: int, heads: int, stages: tuple[int, ...]) -> None:
+def check_settings(
+    num_frames: int, size: tuple[int, int], depth: int, width: int, heads: int, stages: tuple[int, ...]
+) -> None:
     clip_size = (num_frames, *size)
     if any(n < stride or n % stride for n, stride in zip(clip_size, PATCH_STRIDE, strict=True)):
-        raise ValueError(f"mvit: (frames, height, width) {clip_size}, expected multiples of {PATCH_STRIDE}, the size of a token")
+        raise ValueError(
+            f"mvit: (frames, height, width) {clip_size}, expected multiples of {PATCH_STRIDE}, the size "
+            "of a token"
+        )
     if heads < 1 or width < 1 or width % (8 * heads):
         raise ValueError(f"mvit: width {width} with {heads} heads, expected a multiple of 8 per head")
     if any(a >= b for a, b in pairwise((0, *stages, depth))):
-        raise ValueError(f"mvit: stages {tuple(stages)} of {depth} blocks, expected rising numbers from 1 to {depth - 1}")
+        raise ValueError(
+            f"mvit: stages {tuple(stages)} of {depth} blocks, expected rising numbers from 1 to {depth - 1}"
+        )
 
 
 @MODELS.register(name="mvit")
@@ -90,13 +117,15 @@ def mvit(
 ) -> VideoClassifier:
     """MViT: attention over pooled tokens, fewer and wider ones from stage to stage (Fan et al. 2021).
 
-    `depth` blocks, `width` channels and `heads` of the first; the blocks of `stages` halve height and width and double channels and heads.
-    The defaults are MViT-B: 16x4 is 16 frames, every 4th source frame, 32x3 is 32 frames, every 3rd (drop path 0.3), both at 224 pixels.
+    `depth` blocks, `width` channels and `heads` of the first; the blocks of `stages` halve height and width
+    and double channels and heads. The defaults are MViT-B: 16x4 is 16 frames, every 4th source frame, 32x3 is
+    32 frames, every 3rd (drop path 0.3), both at 224 pixels.
     """
     stages = tuple(stages)
     check_settings(num_frames, size, depth, width, heads, stages)
     doubled = [[block, 2.0] for block in stages]
-    with torch.device("cpu"):  # the library reads numbers out of small tensors while it builds, which no other device allows
+    # the library reads numbers out of small tensors while it builds, which no other device allows
+    with torch.device("cpu"):
         body = create_multiscale_vision_transformers(
             spatial_size=tuple(size),
             temporal_size=num_frames,

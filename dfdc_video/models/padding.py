@@ -1,7 +1,9 @@
-"""TensorFlow's "same" padding as efficientnet_pytorch has it: worked out once, for the image size that the network was made for.
+"""TensorFlow's "same" padding as efficientnet_pytorch has it: worked out once, for the image size that the
+network was made for.
 
-timm pads by the size of the input that it is given. Where a feature map has an odd size the two differ by a pixel: B7 is made for 600
-pixels, whose maps are 300, 150, 75, 38, 19, and weights trained at 224 x 192 with that padding need it again.
+timm pads by the size of the input that it is given. Where a feature map has an odd size the two differ by a
+pixel: B7 is made for 600 pixels, whose maps are 300, 150, 75, 38, 19, and weights trained at 224 x 192 with
+that padding need it again.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from torch import nn
 
 
 class StaticSameConv2d(nn.Conv2d):
-    """A strided convolution that pads by `static_pad` (left, right, top, bottom) pixels, whatever the size of its input."""
+    """A strided convolution that pads by `static_pad` (left, right, top, bottom) pixels, whatever the size of
+    its input.
+    """
 
     static_pad = (0, 0, 0, 0)
 
@@ -33,7 +37,9 @@ class StaticSameConv2d(nn.Conv2d):
         )
         new.weight, new.bias = conv.weight, conv.bias
         (kernel, _), (stride, _) = conv.kernel_size, conv.stride
-        total = max((math.ceil(size_px / stride) - 1) * stride + (kernel - 1) * conv.dilation[0] + 1 - size_px, 0)
+        total = max(
+            (math.ceil(size_px / stride) - 1) * stride + (kernel - 1) * conv.dilation[0] + 1 - size_px, 0
+        )
         new.static_pad = (total // 2, total - total // 2) * 2
         return new
 
@@ -44,13 +50,22 @@ class StaticSameConv2d(nn.Conv2d):
 def pad_statically(backbone: Any, size_px: int) -> int:
     """Replace the strided convolutions of a timm EfficientNet, first to last, in place; how many there were.
 
-    ValueError for a backbone that is no EfficientNet with TensorFlow's padding (timm's tf_efficientnet_b0 to b8).
+    ValueError for a backbone that is no EfficientNet with TensorFlow's padding (timm's tf_efficientnet_b0 to
+    b8).
     """
     strided = [(name, module) for name, module in backbone.named_modules() if isinstance(module, Conv2dSame)]
-    plain = hasattr(backbone, "conv_stem") and hasattr(backbone, "blocks") and strided and not any("conv_exp" in name for name, _ in strided)
+    plain = (
+        hasattr(backbone, "conv_stem")
+        and hasattr(backbone, "blocks")
+        and strided
+        and not any("conv_exp" in name for name, _ in strided)
+    )
     if size_px < 1 or not plain:
         wanted = "the image size in pixels (224 for B0, 600 for B7), with a backbone tf_efficientnet_b0 to b8"
-        raise ValueError(f"static_padding_px {size_px} with {type(backbone).__name__}: expected {wanted}, or 0 for padding by the input's size")
+        raise ValueError(
+            f"static_padding_px {size_px} with {type(backbone).__name__}: expected {wanted}, or 0 for "
+            "padding by the input's size"
+        )
     for name, conv in strided:
         parent, _, leaf = name.rpartition(".")
         setattr(backbone.get_submodule(parent), leaf, StaticSameConv2d.like(conv, size_px))

@@ -1,6 +1,8 @@
-"""SlowFast: a slow pathway that sees few frames with many channels, a fast one that sees all frames with few (Feichtenhofer et al. 2019).
+"""SlowFast: a slow pathway that sees few frames with many channels, a fast one that sees all frames with few
+(Feichtenhofer et al. 2019).
 
-The network is pytorchvideo's, with the names of its model zoo; the split into pathways and the size of the head are ours.
+The network is pytorchvideo's, with the names of its model zoo; the split into pathways and the size of the
+head are ours.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)  # of PySlowFast and of py
 
 
 def slow_indices(num_frames: int, alpha: int) -> torch.Tensor:
-    """Frames of the slow pathway: `num_frames / alpha` of them, from the first to the last, rounded down as in PySlowFast."""
+    """Frames of the slow pathway: `num_frames / alpha` of them, from the first to the last, rounded down as
+    in PySlowFast.
+    """
     return torch.linspace(0, num_frames - 1, num_frames // alpha, device="cpu").long()
 
 
@@ -40,7 +44,10 @@ class SlowFastNetwork(nn.Module):
 
 def check_length(num_frames: int, alpha: int) -> None:
     if num_frames < alpha or num_frames % alpha:
-        raise ValueError(f"slowfast: a clip of {num_frames} frames with alpha {alpha}: the number of frames must be a multiple of alpha")
+        raise ValueError(
+            f"slowfast: a clip of {num_frames} frames with alpha {alpha}: the number of frames must be a "
+            "multiple of alpha"
+        )
 
 
 @MODELS.register(name="slowfast")
@@ -59,14 +66,17 @@ def slowfast(
 ) -> VideoClassifier:
     """SlowFast, two pathways at two frame rates (Feichtenhofer et al. 2019), as built by pytorchvideo.
 
-    `depth` 18, 50, 101 or 152 (18 has one bottleneck block per stage); `alpha` fast frames for each slow one; the fast pathway has
-    `width / beta_inv` channels where the slow one has `width`. SlowFast 8x8: 32 frames, alpha 4, fusion kernel 7; 4x16: 32 frames, alpha 8,
-    fusion kernel 5.
+    `depth` 18, 50, 101 or 152 (18 has one bottleneck block per stage); `alpha` fast frames for each slow one;
+    the fast pathway has `width / beta_inv` channels where the slow one has `width`. SlowFast 8x8: 32 frames,
+    alpha 4, fusion kernel 7; 4x16: 32 frames, alpha 8, fusion kernel 5.
     """
     if depth not in DEPTHS:
         raise ValueError(f"slowfast: depth {depth}, expected one of {', '.join(map(str, DEPTHS))}")
     if width % beta_inv:
-        raise ValueError(f"slowfast: width {width} with beta_inv {beta_inv}: the fast pathway's width {width}/{beta_inv} must be a whole number")
+        raise ValueError(
+            f"slowfast: width {width} with beta_inv {beta_inv}: the fast pathway's width "
+            f"{width}/{beta_inv} must be a whole number"
+        )
     check_length(num_frames, alpha)
     body = create_slowfast(
         slowfast_channel_reduction_ratio=(beta_inv,),
@@ -77,7 +87,8 @@ def slowfast(
         model_num_class=num_classes,
         dropout_rate=dropout,
         stem_dim_outs=(width, width // beta_inv),
-        # The library pools a window of fixed size; the mean over all of it is the same at that size and defined at every other.
+        # The library pools a window of fixed size; the mean over all of it is the same at that size and
+        # defined at every other.
         head_pool=nn.AdaptiveAvgPool3d,
         head_output_size=(1, 1, 1),
     )
@@ -90,5 +101,6 @@ def slowfast(
         head_names=("network.body.blocks.6.proj",),
         cam_layer="network.body.blocks.4.multipathway_blocks.0",
         uses_time=True,
-        map_layers=tuple(f"network.body.blocks.{number}.multipathway_blocks.0" for number in range(5)),  # of the slow pathway
+        # of the slow pathway
+        map_layers=tuple(f"network.body.blocks.{number}.multipathway_blocks.0" for number in range(5)),
     )

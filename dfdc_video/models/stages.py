@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# A numbered part of a timm or pytorchvideo network: blocks.3, layer2, stages.1, block12, s4, features.denseblock1, features.7.
-NUMBERED = re.compile(r"(?:features\.(?=dense))?((?:dense)?(?:block|stage|layer)s?[._]?\d+|s\d+|features\.\d+)(?=\.)")
+# A numbered part of a timm or pytorchvideo network: blocks.3, layer2, stages.1, block12, s4,
+# features.denseblock1, features.7.
+NUMBERED = re.compile(
+    r"(?:features\.(?=dense))?((?:dense)?(?:block|stage|layer)s?[._]?\d+|s\d+|features\.\d+)(?=\.)"
+)
 BACKBONES = ("network.backbone.", "network.body.")
 
 
 def stage_parameters(names: Iterable[str], *, heads: tuple[str, ...]) -> dict[str, list[str]]:
-    """Stage -> names of its parameters, first to last; each of `names` (as of `named_parameters`) is in exactly one.
+    """Stage -> names of its parameters, first to last; each of `names` (as of `named_parameters`) is in
+    exactly one.
 
-    In the backbone (`network.backbone` of timm, `network.body` of pytorchvideo) the numbered parts are stages under their own names; one
-    without numbers has a stage for each of its modules. What stands before the first number is `stem`, or else the first numbered part is;
-    what stands between two belongs to the earlier; what follows the last is `neck`. A part beside the backbone (`network.rnn`) is a stage
-    of its own, and `head` is what lies under `heads`.
+    In the backbone (`network.backbone` of timm, `network.body` of pytorchvideo) the numbered parts are stages
+    under their own names; one without numbers has a stage for each of its modules. What stands before the
+    first number is `stem`, or else the first numbered part is; what stands between two belongs to the
+    earlier; what follows the last is `neck`. A part beside the backbone (`network.rnn`) is a stage of its
+    own, and `head` is what lies under `heads`.
     """
     names = list(names)
     head = [n for n in names if any(n == h or n.startswith(h + ".") for h in heads)]

@@ -1,7 +1,8 @@
 """What a model costs: parameters, and multiply-adds of one clip.
 
-Two counts of the same thing. `summarise` works on torch's meta device: seconds for the largest model, no memory. `fvcore_flops` is fvcore's
-count, which looks at a trace and so needs one real forward pass; a trace does not see the convolutions of meta tensors. They agree, by test.
+Two counts of the same thing. `summarise` works on torch's meta device: seconds for the largest model, no
+memory. `fvcore_flops` is fvcore's count, which looks at a trace and so needs one real forward pass; a trace
+does not see the convolutions of meta tensors. They agree, by test.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ A_PAPER = re.compile(r"\(([A-Z][^()]*\b(?:19|20)\d\d)\)")  # (Feichtenhofer et a
 
 
 def summarise(model: VideoClassifier) -> dict[str, Any]:
-    """Cost of one clip of the `clip_shape` that the model was built for, in evaluation; the model is left as it is.
+    """Cost of one clip of the `clip_shape` that the model was built for, in evaluation; the model is left as
+    it is.
 
     - `parameters`, `trainable`: numbers of parameters, without buffers;
     - `flops`: multiply-adds of one clip (B = 1), one multiply-add being one, as the tables of papers and of fvcore have them: of convolutions,
@@ -44,8 +46,12 @@ def summarise(model: VideoClassifier) -> dict[str, Any]:
     }
 
 
-def describe(name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object) -> dict[str, Any]:
-    """`summarise` of a registered model with these settings, plus `model`, `summary` (first line) and `source`. No weights are fetched."""
+def describe(
+    name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object
+) -> dict[str, Any]:
+    """`summarise` of a registered model with these settings, plus `model`, `summary` (first line) and
+    `source`. No weights are fetched.
+    """
     builder = MODELS.get(name)
     if "pretrained" in settings_of(builder):
         settings["pretrained"] = False
@@ -55,17 +61,19 @@ def describe(name: str, num_classes: int, num_frames: int, size: tuple[int, int]
 
 
 def source_of(name: str, text: str = "") -> str:
-    """The papers, `Authors year`, that `text` (a config's line about itself) and a registered model's docstring name; empty where none is named."""
+    """The papers, `Authors year`, that `text` (a config's line about itself) and a registered model's
+    docstring name; empty where none is named.
+    """
     text = " ".join([*text.split(), *(inspect.getdoc(MODELS.get(name)) or "").split()])
     return "; ".join(dict.fromkeys(A_PAPER.findall(text)))
 
 
 def fvcore_flops(model: VideoClassifier) -> tuple[int, dict[str, int]]:
-    """fvcore's count of the same multiply-adds, and what it left out: operation, by torch's name -> how often. One forward pass on the
-    model's device, of a black clip.
+    """fvcore's count of the same multiply-adds, and what it left out: operation, by torch's name -> how
+    often. One forward pass on the model's device, of a black clip.
 
-    fvcore knows neither recurrent cells nor fused attention, which are added here; it gives normalisation and one kind of pooling a cost,
-    which is taken off.
+    fvcore knows neither recurrent cells nor fused attention, which are added here; it gives normalisation and
+    one kind of pooling a cost, which is taken off.
     """
     clip = torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device=model.mean.device)
     training = {module: module.training for module in model.modules()}
@@ -73,8 +81,18 @@ def fvcore_flops(model: VideoClassifier) -> tuple[int, dict[str, int]]:
         with torch.no_grad():
             analysis = FlopCountAnalysis(model.eval(), clip)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            analysis.set_op_handle(**{"aten::scaled_dot_product_attention": _attention, "aten::lstm": _recurrent, "aten::gru": _recurrent})
-            counted = {operation: n for operation, n in analysis.by_operator().items() if operation not in NORMS_AND_POOLING}
+            analysis.set_op_handle(
+                **{
+                    "aten::scaled_dot_product_attention": _attention,
+                    "aten::lstm": _recurrent,
+                    "aten::gru": _recurrent,
+                }
+            )
+            counted = {
+                operation: n
+                for operation, n in analysis.by_operator().items()
+                if operation not in NORMS_AND_POOLING
+            }
             return int(sum(counted.values())), dict(sorted(analysis.unsupported_ops().items()))
     finally:
         for module, mode in training.items():
@@ -82,17 +100,23 @@ def fvcore_flops(model: VideoClassifier) -> tuple[int, dict[str, int]]:
 
 
 def on_meta(model: VideoClassifier) -> VideoClassifier:
-    """A copy without values, in evaluation: the parameters and buffers are replaced while the modules are copied, so that no value is copied."""
+    """A copy without values, in evaluation: the parameters and buffers are replaced while the modules are
+    copied, so that no value is copied.
+    """
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+        memo[id(parameter)] = nn.Parameter(
+            torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad
+        )
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     return copy.deepcopy(model, memo).eval()
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
-    """Query (…, N, D), key (…, M, D), value (…, M, E): N·M·D for the scores and N·M·E for the weighted sum, of every head of every sample."""
+    """Query (…, N, D), key (…, M, D), value (…, M, E): N·M·D for the scores and N·M·E for the weighted sum,
+    of every head of every sample.
+    """
     query, key, value = (get_shape(v) for v in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 

@@ -1,8 +1,10 @@
-"""Convolutional video networks of pytorchvideo: Slow, C2D, I3D, CSN, R(2+1)D and X3D, with the names of its model zoo.
+"""Convolutional video networks of pytorchvideo: Slow, C2D, I3D, CSN, R(2+1)D and X3D, with the names of its
+model zoo.
 
-The networks are the library's, under `network.body.`; what is ours is the head, which averages over whatever is left of the clip (the library
-pools a window of the size that its weights were trained at, which is the same there) and returns logits (the library ends X3D and R(2+1)D
-in a softmax, in training too). So one model takes every clip length and every crop.
+The networks are the library's, under `network.body.`; what is ours is the head, which averages over whatever
+is left of the clip (the library pools a window of the size that its weights were trained at, which is the
+same there) and returns logits (the library ends X3D and R(2+1)D in a softmax, in training too). So one model
+takes every clip length and every crop.
 
 Axes: B clips, C = 3 colours (RGB), T frames, H x W pixels, K classes.
 """
@@ -40,7 +42,9 @@ class VideoNetwork(nn.Module):
 
 
 class MeanOfFrames(nn.Module):
-    """(B, C, T, h, w) -> (B, C, 1, 1, 1): the mean over everything, exactly the same in whatever order the frames come."""
+    """(B, C, T, h, w) -> (B, C, 1, 1, 1): the mean over everything, exactly the same in whatever order the
+    frames come.
+    """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return unordered_mean(maps.mean((3, 4)).transpose(1, 2))[:, :, None, None, None]
@@ -48,18 +52,30 @@ class MeanOfFrames(nn.Module):
 
 def check_length(num_frames: int, min_frames: int) -> None:
     if num_frames < min_frames:
-        raise ValueError(f"a clip of {num_frames} frames: the network pools neighbouring frames and needs at least {min_frames}")
+        raise ValueError(
+            f"a clip of {num_frames} frames: the network pools neighbouring frames and needs at least "
+            f"{min_frames}"
+        )
 
 
 def check_resnet(name: str, depth: int, width: int) -> None:
     if depth not in DEPTHS:
         raise ValueError(f"{name}: depth {depth}, expected one of {', '.join(map(str, DEPTHS))}")
     if width < 1:
-        raise ValueError(f"{name}: width {width}, expected the number of channels of the stem, 64 in the published networks")
+        raise ValueError(
+            f"{name}: width {width}, expected the number of channels of the stem, 64 in the published "
+            "networks"
+        )
 
 
 def classifier_of(
-    body: nn.Module, num_classes: int, num_frames: int, size: tuple[int, int], *, min_frames: int = 1, uses_time: bool = True
+    body: nn.Module,
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    min_frames: int = 1,
+    uses_time: bool = True,
 ) -> VideoClassifier:
     """A network whose `blocks` are stem, stages and head, in this order, as a model."""
     check_length(num_frames, min_frames)
@@ -74,19 +90,38 @@ def classifier_of(
         head_names=(f"network.body.blocks.{last}.proj",),
         cam_layer=f"network.body.blocks.{last - 1}",
         uses_time=uses_time,
-        map_layers=tuple(f"network.body.blocks.{number}" for number in range(last) if any(True for _ in blocks[number].parameters())),
+        map_layers=tuple(
+            f"network.body.blocks.{number}"
+            for number in range(last)
+            if any(True for _ in blocks[number].parameters())
+        ),
     )
 
 
 @MODELS.register(name="slow")
-def slow(num_classes: int, num_frames: int, size: tuple[int, int], *, depth: int = 50, width: int = 64, dropout: float = 0.5) -> VideoClassifier:
-    """Slow pathway of SlowFast alone: a ResNet with temporal kernels in its last two stages (Feichtenhofer et al. 2019).
+def slow(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    depth: int = 50,
+    width: int = 64,
+    dropout: float = 0.5,
+) -> VideoClassifier:
+    """Slow pathway of SlowFast alone: a ResNet with temporal kernels in its last two stages (Feichtenhofer et
+    al. 2019).
 
-    `depth` 50, 101 or 152, `width` channels of the stem. Slow 8x8: 8 frames, every 8th source frame; 4x16: 4 frames, every 16th.
+    `depth` 50, 101 or 152, `width` channels of the stem. Slow 8x8: 8 frames, every 8th source frame; 4x16: 4
+    frames, every 16th.
     """
     check_resnet("slow", depth, width)
     body = create_resnet(
-        model_depth=depth, model_num_class=num_classes, dropout_rate=dropout, stem_dim_out=width, stem_conv_kernel_size=(1, 7, 7), **MEAN_OVER_ALL
+        model_depth=depth,
+        model_num_class=num_classes,
+        dropout_rate=dropout,
+        stem_dim_out=width,
+        stem_conv_kernel_size=(1, 7, 7),
+        **MEAN_OVER_ALL,
     )
     return classifier_of(body, num_classes, num_frames, size)
 
@@ -102,10 +137,12 @@ def c2d(
     dropout: float = 0.5,
     pool_time: bool = True,
 ) -> VideoClassifier:
-    """C2D: a 2D ResNet over the frames, features averaged over the clip, the control without temporal kernels (Wang et al. 2018).
+    """C2D: a 2D ResNet over the frames, features averaged over the clip, the control without temporal kernels
+    (Wang et al. 2018).
 
-    `pool_time`: the maximum of each pair of neighbouring frames behind the first stage, as in the published weights: the only place where the
-    order of the frames can matter. Without it the network is a bag of frames.
+    `pool_time`: the maximum of each pair of neighbouring frames behind the first stage, as in the published
+    weights: the only place where the order of the frames can matter. Without it the network is a bag of
+    frames.
     """
     check_resnet("c2d", depth, width)
     body = create_resnet(
@@ -120,12 +157,24 @@ def c2d(
     )
     if not pool_time:
         body.blocks[-1].pool = MeanOfFrames()
-    return classifier_of(body, num_classes, num_frames, size, min_frames=2 if pool_time else 1, uses_time=pool_time)
+    return classifier_of(
+        body, num_classes, num_frames, size, min_frames=2 if pool_time else 1, uses_time=pool_time
+    )
 
 
 @MODELS.register(name="i3d")
-def i3d(num_classes: int, num_frames: int, size: tuple[int, int], *, depth: int = 50, width: int = 64, dropout: float = 0.5) -> VideoClassifier:
-    """I3D: a ResNet inflated over time, a temporal kernel in every second block (Carreira and Zisserman 2017, Wang et al. 2018)."""
+def i3d(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    depth: int = 50,
+    width: int = 64,
+    dropout: float = 0.5,
+) -> VideoClassifier:
+    """I3D: a ResNet inflated over time, a temporal kernel in every second block (Carreira and Zisserman 2017,
+    Wang et al. 2018).
+    """
     check_resnet("i3d", depth, width)
     long, short = (3, 1, 1), (1, 1, 1)
     body = create_resnet(
@@ -142,27 +191,55 @@ def i3d(num_classes: int, num_frames: int, size: tuple[int, int], *, depth: int 
 
 
 @MODELS.register(name="csn")
-def csn(num_classes: int, num_frames: int, size: tuple[int, int], *, depth: int = 101, width: int = 64, dropout: float = 0.5) -> VideoClassifier:
-    """Channel-separated network: all 3D convolutions are depthwise, 1x1x1 ones mix the channels (Tran et al. 2019).
+def csn(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    depth: int = 101,
+    width: int = 64,
+    dropout: float = 0.5,
+) -> VideoClassifier:
+    """Channel-separated network: all 3D convolutions are depthwise, 1x1x1 ones mix the channels (Tran et al.
+    2019).
 
     The zoo's one: depth 101, 32 frames, every 2nd source frame.
     """
     check_resnet("csn", depth, width)
     body = create_csn(
-        model_depth=depth, model_num_class=num_classes, dropout_rate=dropout, stem_dim_out=width, stem_pool=nn.MaxPool3d, **MEAN_OVER_ALL
+        model_depth=depth,
+        model_num_class=num_classes,
+        dropout_rate=dropout,
+        stem_dim_out=width,
+        stem_pool=nn.MaxPool3d,
+        **MEAN_OVER_ALL,
     )
     return classifier_of(body, num_classes, num_frames, size)
 
 
 @MODELS.register(name="r2plus1d")
-def r2plus1d(num_classes: int, num_frames: int, size: tuple[int, int], *, depth: int = 50, width: int = 64, dropout: float = 0.5) -> VideoClassifier:
-    """R(2+1)D: every 3D convolution split into one over time and one over space, a nonlinearity between them (Tran et al. 2018).
+def r2plus1d(
+    num_classes: int,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    depth: int = 50,
+    width: int = 64,
+    dropout: float = 0.5,
+) -> VideoClassifier:
+    """R(2+1)D: every 3D convolution split into one over time and one over space, a nonlinearity between them
+    (Tran et al. 2018).
 
     The zoo's one: depth 50, 16 frames, every 4th source frame.
     """
     check_resnet("r2plus1d", depth, width)
     body = create_r2plus1d(
-        model_depth=depth, model_num_class=num_classes, dropout_rate=dropout, stem_dim_out=width, head_activation=None, **MEAN_OVER_ALL
+        model_depth=depth,
+        model_num_class=num_classes,
+        dropout_rate=dropout,
+        stem_dim_out=width,
+        head_activation=None,
+        **MEAN_OVER_ALL,
     )
     return classifier_of(body, num_classes, num_frames, size)
 
@@ -179,12 +256,19 @@ def x3d(
     head_width: int = 2048,
     dropout: float = 0.5,
 ) -> VideoClassifier:
-    """X3D: a small 2D network expanded step by step in time, depth, width and resolution (Feichtenhofer 2020).
+    """X3D: a small 2D network expanded step by step in time, depth, width and resolution (Feichtenhofer
+    2020).
 
-    XS, S and M are one network (width 2.0, depth 2.2) for 4 frames, every 12th, at 160 pixels; 13, every 6th, at 160; 16, every 5th, at 224;
-    L (depth 5.0) is for 16 frames, every 5th, at 312. `bottleneck`: channels of the depthwise convolution over those of the block.
+    XS, S and M are one network (width 2.0, depth 2.2) for 4 frames, every 12th, at 160 pixels; 13, every 6th,
+    at 160; 16, every 5th, at 224; L (depth 5.0) is for 16 frames, every 5th, at 312. `bottleneck`: channels
+    of the depthwise convolution over those of the block.
     """
-    for setting, value in (("width_factor", width_factor), ("depth_factor", depth_factor), ("bottleneck", bottleneck), ("head_width", head_width)):
+    for setting, value in (
+        ("width_factor", width_factor),
+        ("depth_factor", depth_factor),
+        ("bottleneck", bottleneck),
+        ("head_width", head_width),
+    ):
         if value <= 0:
             raise ValueError(f"x3d: {setting} {value}, expected a number above 0")
     body = create_x3d(

@@ -1,7 +1,8 @@
-"""Pictures of a comparison: matplotlib Figure objects without pyplot's global state, and their way into a page.
+"""Pictures of a comparison: matplotlib Figure objects without pyplot's global state, and their way into a
+page.
 
-Every row of the comparison keeps its colour in every picture. Text, axes and reference lines are drawn in INK, which the page replaces
-by its own text colour, so that the same picture is legible on light and on dark.
+Every row of the comparison keeps its colour in every picture. Text, axes and reference lines are drawn in
+INK, which the page replaces by its own text colour, so that the same picture is legible on light and on dark.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from dfdc_video.evaluation.compare import Comparison, Row, key_of
 from dfdc_video.evaluation.metrics import LOWER_IS_BETTER, title_of
 
 INK = "#3b4148"
-COLOURS = ("#0f7ac2", "#e0761a", "#2a9d5c", "#b0449e", "#c8443c", "#7c6bd6", "#8f8a1c", "#16a0a8")  # legible on white and on near-black
+# legible on white and on near-black
+COLOURS = ("#0f7ac2", "#e0761a", "#2a9d5c", "#b0449e", "#c8443c", "#7c6bd6", "#8f8a1c", "#16a0a8")
 MARKERS = "osD^vPX*"
 BINS = [i / 20 for i in range(21)]
 
@@ -55,7 +57,9 @@ def _legend(owner: Any, **settings: Any) -> None:
 
 
 def curve_of(curves: pd.DataFrame | None, *names: str) -> pd.Series | None:
-    """One value per epoch of the first of the logged columns `names` that has any: the mean over the epoch's rows; None without one."""
+    """One value per epoch of the first of the logged columns `names` that has any: the mean over the epoch's
+    rows; None without one.
+    """
     if curves is None or "epoch" not in curves.columns:
         return None
     for name in names:
@@ -67,12 +71,18 @@ def curve_of(curves: pd.DataFrame | None, *names: str) -> pd.Series | None:
 
 
 def training_curves(comparison: Comparison) -> Figure | None:
-    """Training loss, and log loss and AUC of the validation videos, per epoch: one thin line per run, one colour per row. None without logs."""
+    """Training loss, and log loss and AUC of the validation videos, per epoch: one thin line per run, one
+    colour per row. None without logs.
+    """
     panels: list[tuple[str, tuple[str, ...]]] = [
         ("training loss", ("train/loss_epoch", "train/loss", "train/loss_step")),
         ("validation log loss", ("video/log_loss",)),
     ]
-    panels.append(("validation AUC", ("video/auc",)) if comparison.num_classes == 2 else ("validation top-1", ("video/top1",)))
+    panels.append(
+        ("validation AUC", ("video/auc",))
+        if comparison.num_classes == 2
+        else ("validation top-1", ("video/top1",))
+    )
     figure, axes = _figure(3, width=10, height=3.1)
     found = False
     for ax, (title, names) in zip(axes[0], panels, strict=True):
@@ -85,16 +95,34 @@ def training_curves(comparison: Comparison) -> Figure | None:
                     continue
                 found = True
                 label = row.name if number == 0 else None
-                ax.plot(values.index + 1, values.to_numpy(), label=label, linewidth=1.4, markersize=3.5, alpha=0.9, **style_of(index))
-    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+                ax.plot(
+                    values.index + 1,
+                    values.to_numpy(),
+                    label=label,
+                    linewidth=1.4,
+                    markersize=3.5,
+                    alpha=0.9,
+                    **style_of(index),
+                )
+    handles = {
+        label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
     if not found:
         return None
-    _legend(figure, handles=list(handles.values()), labels=list(handles), loc="outside lower center", ncols=min(5, len(handles)))
+    _legend(
+        figure,
+        handles=list(handles.values()),
+        labels=list(handles),
+        loc="outside lower center",
+        ncols=min(5, len(handles)),
+    )
     return figure
 
 
 def roc_curves(comparison: Comparison) -> Figure | None:
-    """ROC of all videos and of each method, as steps, with the AUC in the legend. None for more than two classes."""
+    """ROC of all videos and of each method, as steps, with the AUC in the legend. None for more than two
+    classes.
+    """
     if comparison.num_classes != 2:
         return None
     scopes = ("", *comparison.methods)
@@ -106,13 +134,23 @@ def roc_curves(comparison: Comparison) -> Figure | None:
     for ax, method in zip(axes.ravel(), scopes, strict=False):
         ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", alpha=0.7)
         for index, row in enumerate(comparison.rows):
-            scores = row.scores if not method else row.scores[(row.scores["label"] == 0) | (row.scores["method"] == method)]
+            scores = (
+                row.scores
+                if not method
+                else row.scores[(row.scores["label"] == 0) | (row.scores["method"] == method)]
+            )
             if scores["label"].nunique() < 2:
                 continue
             fpr, tpr, _ = roc_curve(scores["label"], scores["score"], drop_intermediate=True)
             auc = row.intervals[key_of("auc", method)].value
             ax.plot(fpr, tpr, color=style_of(index)["color"], linewidth=1.6, label=f"{row.name}  {auc:.3f}")
-        ax.set(title=method or "all videos", xlabel="reals called fake", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        ax.set(
+            title=method or "all videos",
+            xlabel="reals called fake",
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+            aspect="equal",
+        )
         ax.set_xticks([0, 0.5, 1])
         ax.set_yticks([0, 0.5, 1])
         if ax in axes[:, 0]:
@@ -122,7 +160,9 @@ def roc_curves(comparison: Comparison) -> Figure | None:
 
 
 def method_bars(comparison: Comparison) -> Figure | None:
-    """AUC with its interval, over all videos and per method, and the line of a coin at 0.5. For more than two classes: the top-k shares."""
+    """AUC with its interval, over all videos and per method, and the line of a coin at 0.5. For more than two
+    classes: the top-k shares.
+    """
     if comparison.num_classes == 2:
         keys = {method or "all videos": key_of("auc", method) for method in ("", *comparison.methods)}
     else:
@@ -135,17 +175,37 @@ def method_bars(comparison: Comparison) -> Figure | None:
         values = np.array([i.value for i in intervals])
         whiskers = np.array([[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]])
         ax.bar(x, values, width * 0.9, color=style_of(index)["color"], alpha=0.85, label=row.name)
-        ax.errorbar(x, values, yerr=np.clip(np.nan_to_num(whiskers), 0, None), fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
+        ax.errorbar(
+            x,
+            values,
+            yerr=np.clip(np.nan_to_num(whiskers), 0, None),
+            fmt="none",
+            ecolor=INK,
+            elinewidth=1.1,
+            capsize=2.5,
+        )
     chance = 0.5 if comparison.num_classes == 2 else 1 / comparison.num_classes
-    ax.axhline(chance, color=INK, linewidth=1, linestyle="--", label=f"chance, {chance:.2g}" + ("" if comparison.num_classes == 2 else " for top-1"))
+    ax.axhline(
+        chance,
+        color=INK,
+        linewidth=1,
+        linestyle="--",
+        label=f"chance, {chance:.2g}" + ("" if comparison.num_classes == 2 else " for top-1"),
+    )
     ax.set_xticks(np.arange(len(keys)), list(keys))
-    ax.set(ylim=(0, 1.03), ylabel="AUC" if comparison.num_classes == 2 else "share of videos", xlim=(-0.6, len(keys) - 0.4))
+    ax.set(
+        ylim=(0, 1.03),
+        ylabel="AUC" if comparison.num_classes == 2 else "share of videos",
+        xlim=(-0.6, len(keys) - 0.4),
+    )
     _legend(figure, loc="outside lower center", ncols=min(5, len(comparison.rows) + 1))
     return figure
 
 
 def score_histograms(comparison: Comparison) -> Figure | None:
-    """P(fake) of reals and of fakes by method, one panel per row: how far the classes lie apart, and where. None for more than two classes."""
+    """P(fake) of reals and of fakes by method, one panel per row: how far the classes lie apart, and where.
+    None for more than two classes.
+    """
     if comparison.num_classes != 2:
         return None
     columns = min(4, len(comparison.rows))
@@ -169,19 +229,35 @@ def _histogram(ax: Axes, row: Row, methods: Sequence[str]) -> None:
     for index, method in enumerate(methods):
         fakes = row.scores.loc[(row.scores["label"] == 1) & (row.scores["method"] == method), "score"]
         share = np.full(len(fakes), 1 / len(fakes))
-        ax.hist(fakes, BINS, weights=share, histtype="step", linewidth=1.5, color=COLOURS[-1 - index % len(COLOURS)], label=method)
+        ax.hist(
+            fakes,
+            BINS,
+            weights=share,
+            histtype="step",
+            linewidth=1.5,
+            color=COLOURS[-1 - index % len(COLOURS)],
+            label=method,
+        )
     ax.set(title=row.name, xlabel="P(fake)", xlim=(0, 1))
 
 
 def to_svg(figure: Figure, *, salt: str) -> str:
-    """Inline SVG, with ids that are unique to `salt`, text as text, and INK as the page's own colour. Equal figures give equal bytes."""
+    """Inline SVG, with ids that are unique to `salt`, text as text, and INK as the page's own colour. Equal
+    figures give equal bytes.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "DejaVu Sans"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)  # HTML knows both name spaces by itself
-    text = re.sub(r'id="((?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick|LineCollection|PolyCollection)_\d+)"', "", text)
+    text = re.sub(
+        r'id="((?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick|LineCollection|PolyCollection)_\d+)"',
+        "",
+        text,
+    )
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)  # the page scales it by its width
     return text.replace("'DejaVu Sans'", "inherit")
 

@@ -1,4 +1,6 @@
-"""One self-contained report.html: table first, then pictures, then how it was made. No script, no file beside it, nothing from a network."""
+"""One self-contained report.html: table first, then pictures, then how it was made. No script, no file beside
+it, nothing from a network.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +14,46 @@ from markupsafe import Markup
 from dfdc_video.evaluation.compare import Comparison, Row, key_of
 from dfdc_video.evaluation.metrics import LOWER_IS_BETTER, title_of
 from dfdc_video.evaluation.statistics import coverage_of
-from dfdc_video.manifest import write_atomic
+from dfdc_video.files import write_atomic
 from dfdc_video.report import figures, terminal
 
 TEMPLATE = "page.html"
 PICTURES = (
     ("AUC per method", figures.method_bars, "Whiskers are intervals over groups; the dashed line is a coin."),
     ("ROC", figures.roc_curves, "Each method's fakes against all reals; the number is the AUC."),
-    ("Training", figures.training_curves, "Means per epoch, over the batches of training and over the validation videos."),
-    ("Scores", figures.score_histograms, "Where the models put reals (filled) and the fakes of each method (outlined)."),
+    (
+        "Training",
+        figures.training_curves,
+        "Means per epoch, over the batches of training and over the validation videos.",
+    ),
+    (
+        "Scores",
+        figures.score_histograms,
+        "Where the models put reals (filled) and the fakes of each method (outlined).",
+    ),
 )
-PROVENANCE = ("config_name", "seed", "config_hash", "commit", "command", "checkpoint", "manifest_path", "clip", "pooling", "environment")
+PROVENANCE = (
+    "config_name",
+    "seed",
+    "config_hash",
+    "commit",
+    "command",
+    "checkpoint",
+    "manifest_path",
+    "clip",
+    "pooling",
+    "environment",
+)
 
 
 def render(template: str, **values: Any) -> str:
     """Fill a template of this folder. What `values` hold is escaped, unless it is Markup."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template(template).render(**values)
 
@@ -56,7 +81,11 @@ def _cell(row: Row, key: str, best: float | None = None) -> dict[str, Any]:
 
 def _best(comparison: Comparison, metric: str, method: str = "") -> float | None:
     """The value to print in bold, where several rows compete for it."""
-    values = [row.intervals[key_of(metric, method)].value for row in comparison.rows if key_of(metric, method) in row.intervals]
+    values = [
+        row.intervals[key_of(metric, method)].value
+        for row in comparison.rows
+        if key_of(metric, method) in row.intervals
+    ]
     values = [v for v in values if v == v]
     if len(comparison.rows) < 2 or not values:
         return None
@@ -73,8 +102,13 @@ def _facts(row: Row) -> str:
 
 
 def _main_table(comparison: Comparison) -> dict[str, Any]:
-    columns = [(metric, "") for metric in comparison.metrics] + [("auc", method) for method in comparison.methods]
-    heads = [{"title": terminal.heading(m) if not method else f"AUC {method} ↑", "method": bool(method)} for m, method in columns]
+    columns = [(metric, "") for metric in comparison.metrics] + [
+        ("auc", method) for method in comparison.methods
+    ]
+    heads = [
+        {"title": terminal.heading(m) if not method else f"AUC {method} ↑", "method": bool(method)}
+        for m, method in columns
+    ]
     best = {column: _best(comparison, *column) for column in columns}
     lines = []
     for index, row in enumerate(comparison.rows):
@@ -90,7 +124,9 @@ def _main_table(comparison: Comparison) -> dict[str, Any]:
 
 
 def _difference_table(comparison: Comparison) -> dict[str, Any]:
-    columns = [(metric, "") for metric in comparison.metrics] + [("auc", method) for method in comparison.methods]
+    columns = [(metric, "") for metric in comparison.metrics] + [
+        ("auc", method) for method in comparison.methods
+    ]
     lines = []
     for name, differences in comparison.differences.items():
         cells = []
@@ -99,9 +135,19 @@ def _difference_table(comparison: Comparison) -> dict[str, Any]:
             beyond = delta is not None and (delta.low > 0 or delta.high < 0)
             text = "–" if delta is None else terminal.number(delta.value, signed=True)
             above = "" if delta is None else f"above 0 in {delta.fraction_above:.1%} of the samples"
-            cells.append({"value": text, "bounds": "" if delta is None else terminal.bounds(delta, signed=True), "above": above, "beyond": beyond})
+            cells.append(
+                {
+                    "value": text,
+                    "bounds": "" if delta is None else terminal.bounds(delta, signed=True),
+                    "above": above,
+                    "beyond": beyond,
+                }
+            )
         lines.append({"name": name, "cells": cells})
-    return {"heads": [title_of(m) if not method else f"AUC {method}" for m, method in columns], "lines": lines}
+    return {
+        "heads": [title_of(m) if not method else f"AUC {method}" for m, method in columns],
+        "lines": lines,
+    }
 
 
 def _pictures(comparison: Comparison) -> list[dict[str, Any]]:
@@ -111,7 +157,14 @@ def _pictures(comparison: Comparison) -> list[dict[str, Any]]:
         if figure is not None:
             title = title if comparison.num_classes == 2 or draw is not figures.method_bars else "Top-k"
             svg = figures.to_svg(figure, salt=draw.__name__)
-            result.append({"title": title, "svg": Markup(svg), "caption": caption, "width": round(figure.get_figwidth() * 96)})
+            result.append(
+                {
+                    "title": title,
+                    "svg": Markup(svg),
+                    "caption": caption,
+                    "width": round(figure.get_figwidth() * 96),
+                }
+            )
     return result
 
 
@@ -129,7 +182,10 @@ def _provenance(comparison: Comparison) -> dict[str, Any]:
     texts = {entry: [text_of(run.report.get(entry)) for run in runs] for entry in entries}
     shared = {entry: t[0] for entry, t in texts.items() if len(set(t)) == 1}
     apart = [entry for entry in entries if entry not in shared]
-    lines = [{"name": run.name, "path": str(run.path), "cells": [texts[entry][i] for entry in apart]} for i, run in enumerate(runs)]
+    lines = [
+        {"name": run.name, "path": str(run.path), "cells": [texts[entry][i] for entry in apart]}
+        for i, run in enumerate(runs)
+    ]
     return {"shared": shared, "apart": apart, "lines": lines}
 
 
@@ -144,8 +200,8 @@ def write_page(
 ) -> Path:
     """Write the page and return its path; the file appears whole or not at all.
 
-    `notes` are paragraphs below the title (what was asked, what is special), `command` is what repeats the comparison, `num_worst` is how
-    many of the worst scored videos are listed per row.
+    `notes` are paragraphs below the title (what was asked, what is special), `command` is what repeats the
+    comparison, `num_worst` is how many of the worst scored videos are listed per row.
     """
     path = Path(path)
     everything = comparison.rows[0].samples[""]

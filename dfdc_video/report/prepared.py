@@ -1,4 +1,5 @@
-"""One self-contained summary.html of a prepared data set: what is in it, what was refused, what the faces look like, what leaks.
+"""One self-contained summary.html of a prepared data set: what is in it, what was refused, what the faces
+look like, what leaks.
 
 Its size does not grow with the data set: tables and sheets are cut off where they get long, and say so.
 """
@@ -14,7 +15,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dfdc_video.environment import commit, versions
-from dfdc_video.manifest import Manifest, write_atomic
+from dfdc_video.files import write_atomic
+from dfdc_video.folders.prepared import Manifest
 from dfdc_video.records import SPLIT_NAMES, STATUSES
 from dfdc_video.report import figures, sheets, terminal
 from dfdc_video.report.page import render, text_of
@@ -25,17 +27,23 @@ MAX_LINES, MAX_EXAMPLES, MAX_TEXT = 25, 3, 160  # of a table, of a kind, of one 
 CLASS_COLOURS = (figures.COLOURS[0], figures.COLOURS[4])
 
 
-def write_summary(out: Path, manifest: Manifest, results: dict[str, dict[str, Any]], quarantine: pd.DataFrame) -> Path:
+def write_summary(
+    out: Path, manifest: Manifest, results: dict[str, dict[str, Any]], quarantine: pd.DataFrame
+) -> Path:
     """Write OUT/summary.html and return its path.
 
-    `results` are the results by video_id (OUT/work): `own_boxes` tells tracks that were detected from those taken over from an original,
-    `seconds` which videos the times are of; videos without a result or an entry count as detected and without times. `quarantine` has
-    video_id, path, stage, reason. Equal tables give equal bytes, except for times, versions and commit. A face video that cannot be read
-    has no picture and is counted in a warning.
+    `results` are the results by video_id (OUT/work): `own_boxes` tells tracks that were detected from those
+    taken over from an original, `seconds` which videos the times are of; videos without a result or an entry
+    count as detected and without times. `quarantine` has video_id, path, stage, reason. Equal tables give
+    equal bytes, except for times, versions and commit. A face video that cannot be read has no picture and is
+    counted in a warning.
     """
     videos, faces = _named(manifest), _faces(manifest, results)
     unread: list[str] = []
-    pairs, contact = sheets.pairs(manifest.root, faces, unread), sheets.contact_sheets(manifest.root, faces, unread)
+    pairs, contact = (
+        sheets.pairs(manifest.root, faces, unread),
+        sheets.contact_sheets(manifest.root, faces, unread),
+    )
     summary = manifest.summary
     path = Path(out, "summary.html")
     values = {
@@ -45,9 +53,14 @@ def write_summary(out: Path, manifest: Manifest, results: dict[str, dict[str, An
         "warnings": _warnings(summary, unread),
         "tables": [_cross(videos, key) for key in ("class", "method", "status")],
         "notes": _notes(summary, videos),
-        "colours": dict(zip(("real", "fake"), CLASS_COLOURS, strict=True)) if manifest.num_classes == 2 else {},
+        "colours": dict(zip(("real", "fake"), CLASS_COLOURS, strict=True))
+        if manifest.num_classes == 2
+        else {},
         "detection": _detection(faces),
-        "pictures": {name: _svg(draw(faces), name) for name, draw in (("by_size", _draw_detection), ("faces", _draw_histograms))},
+        "pictures": {
+            name: _svg(draw(faces), name)
+            for name, draw in (("by_size", _draw_detection), ("faces", _draw_histograms))
+        },
         "quarantine": _quarantine(quarantine),
         "sheets": contact,
         "pairs": pairs,
@@ -65,15 +78,23 @@ def write_summary(out: Path, manifest: Manifest, results: dict[str, dict[str, An
 def _named(manifest: Manifest) -> pd.DataFrame:
     """The videos with names for class and split, in the order of video_id."""
     videos = manifest.videos.sort_values("video_id").reset_index(drop=True)
-    names = ["real", "fake"] if manifest.num_classes == 2 else [f"class {n}" for n in range(manifest.num_classes)]
+    names = (
+        ["real", "fake"] if manifest.num_classes == 2 else [f"class {n}" for n in range(manifest.num_classes)]
+    )
     videos["class"] = [names[label] for label in videos["label"]]
     return videos.assign(split=videos["split"].replace("", "no split"))
 
 
 def _faces(manifest: Manifest, results: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """A row per track, in the order of track_id: size_px (median longer side of its boxes), seconds, own (detected, not taken over), place."""
+    """A row per track, in the order of track_id: size_px (median longer side of its boxes), seconds, own
+    (detected, not taken over), place.
+    """
     columns = ["video_id", "class", "label", "method", "source_id", "fps"]
-    faces = manifest.tracks.merge(_named(manifest)[columns], on="video_id").sort_values(["track_id", "video_id"]).reset_index(drop=True)
+    faces = (
+        manifest.tracks.merge(_named(manifest)[columns], on="video_id")
+        .sort_values(["track_id", "video_id"])
+        .reset_index(drop=True)
+    )
     sizes, seconds = [], []
     for boxes, stamps, fps in zip(faces["boxes_px"], faces["timestamps_seconds"], faces["fps"], strict=True):
         boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
@@ -88,23 +109,37 @@ def _faces(manifest: Manifest, results: dict[str, dict[str, Any]]) -> pd.DataFra
 
 def _overview(videos: pd.DataFrame, faces: pd.DataFrame) -> str:
     """The whole set in one line."""
-    classes = ", ".join(f"{count:,} {name}" for name, count in videos["class"].value_counts().sort_index(ascending=False).head(4).items())
+    classes = ", ".join(
+        f"{count:,} {name}"
+        for name, count in videos["class"].value_counts().sort_index(ascending=False).head(4).items()
+    )
     seconds = float((videos["num_frames"] / videos["fps"].where(videos["fps"] > 0)).sum())
     sums = f"{int(videos['num_frames'].sum()):,} frames, {terminal.duration(seconds)}"
-    return f"{len(videos):,} videos ({classes}{', …' if videos['class'].nunique() > 4 else ''}), {sums} · {len(faces):,} face tracks"
+    return (
+        f"{len(videos):,} videos ({classes}{', …' if videos['class'].nunique() > 4 else ''}), {sums} · "
+        f"{len(faces):,} face tracks"
+    )
 
 
 def _warnings(summary: dict[str, Any], unread: list[str]) -> list[str]:
-    """What must not be overlooked: merged splits, leaks and those that were allowed, face videos that are broken."""
+    """What must not be overlooked: merged splits, leaks and those that were allowed, face videos that are
+    broken.
+    """
     result = []
     if summary.get("merged"):
-        result.append(f"Merged: {summary['merged']}. The test videos are trained on, for a last fit; test scores of this data set are refused.")
+        result.append(
+            f"Merged: {summary['merged']}. The test videos are trained on, for a last fit; test "
+            "scores of "
+            "this data set are refused."
+        )
     leaks = {kind: found for kind, found in summary.get("leak_audit", {}).items() if _leaking(found)}
     if leaks:
         told = ", ".join(f"{kind.replace('_', ' ')} ({_leaking(found):,})" for kind, found in leaks.items())
         result.append(f"The splits leak: {told}. Test scores will be too good.")
     if summary.get("allowed_leaks"):
-        result.append(f"Leaks were allowed: {', '.join(k.replace('_', ' ') for k in summary['allowed_leaks'])}.")
+        result.append(
+            f"Leaks were allowed: {', '.join(k.replace('_', ' ') for k in summary['allowed_leaks'])}."
+        )
     if unread:
         hint = f"the first is {unread[0]}; delete it and run `dfdc-video prepare` again."
         result.append(f"{len(unread)} of the face videos shown here cannot be read, {hint}")
@@ -116,18 +151,35 @@ def _cross(videos: pd.DataFrame, key: str) -> dict[str, Any]:
     splits = [s for s in (*SPLIT_NAMES, "no split") if (videos["split"] == s).any()]
     table = pd.crosstab(videos[key].replace("", "–"), videos["split"]).reindex(columns=splits, fill_value=0)
     known = ["real", "fake", *STATUSES]
-    largest: list[str] = table.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MAX_LINES].tolist()
-    shown = table.loc[sorted(largest, key=lambda name: (known.index(name) if name in known else len(known), _by_number(name)))]
+    largest: list[str] = (
+        table.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MAX_LINES].tolist()
+    )
+    shown = table.loc[
+        sorted(
+            largest, key=lambda name: (known.index(name) if name in known else len(known), _by_number(name))
+        )
+    ]
     rows = [(str(name), row.tolist()) for name, row in shown.iterrows()]
     if len(table) > len(shown):
         rows.append((f"{len(table) - len(shown)} more", (table.sum() - shown.sum()).tolist()))
     totals = table.sum().tolist()
-    lines = [{"name": name, "cells": [_count(n, of) for n, of in zip((*row, sum(row)), (*totals, len(videos)), strict=True)]} for name, row in rows]
-    return {"title": key, "splits": splits, "lines": lines, "totals": [_count(n, len(videos)) for n in (*totals, len(videos))]}
+    lines = [
+        {
+            "name": name,
+            "cells": [_count(n, of) for n, of in zip((*row, sum(row)), (*totals, len(videos)), strict=True)],
+        }
+        for name, row in rows
+    ]
+    return {
+        "title": key,
+        "splits": splits,
+        "lines": lines,
+        "totals": [_count(n, len(videos)) for n in (*totals, len(videos))],
+    }
 
 
 def _by_number(name: str) -> tuple[int, str]:
-    """"class 10" stands behind "class 9"."""
+    """ "class 10" stands behind "class 9"."""
     last = name.rpartition(" ")[2]
     return (int(last) if last.isdecimal() else -1, name)
 
@@ -153,12 +205,23 @@ def _notes(summary: dict[str, Any], videos: pd.DataFrame) -> list[str]:
 
 
 def _by_size(faces: pd.DataFrame) -> pd.DataFrame:
-    """Number of detected tracks, mean detection rate and mean confidence by face size, for sizes from the first to the last that occurs."""
+    """Number of detected tracks, mean detection rate and mean confidence by face size, for sizes from the
+    first to the last that occurs.
+    """
     own = faces[faces["own"]]
     edges = SIZE_EDGES_PX
-    names = [f"< {edges[0]}", *(f"{low}–{high}" for low, high in zip(edges[:-1], edges[1:], strict=True)), f"≥ {edges[-1]}"]
-    bins = pd.Series(pd.Categorical([names[i] for i in np.digitize(own["size_px"], edges)], names, ordered=True), index=own.index)
-    table = own.groupby(bins, observed=False).agg(tracks=("size_px", "size"), rate=("detection_rate", "mean"), confidence=("confidence", "mean"))
+    names = [
+        f"< {edges[0]}",
+        *(f"{low}–{high}" for low, high in zip(edges[:-1], edges[1:], strict=True)),
+        f"≥ {edges[-1]}",
+    ]
+    bins = pd.Series(
+        pd.Categorical([names[i] for i in np.digitize(own["size_px"], edges)], names, ordered=True),
+        index=own.index,
+    )
+    table = own.groupby(bins, observed=False).agg(
+        tracks=("size_px", "size"), rate=("detection_rate", "mean"), confidence=("confidence", "mean")
+    )
     used = np.flatnonzero(table["tracks"])
     return table.iloc[used[0] : used[-1] + 1] if len(used) else table.iloc[:0]
 
@@ -166,7 +229,10 @@ def _by_size(faces: pd.DataFrame) -> pd.DataFrame:
 def _detection(faces: pd.DataFrame) -> list[dict[str, str]]:
     table = _by_size(faces)
     rows = zip(table.index, table["tracks"], table["rate"], table["confidence"], strict=True)
-    return [{"size": name, "tracks": f"{n:,}", "rate": _share(rate), "confidence": terminal.number(mean)} for name, n, rate, mean in rows]
+    return [
+        {"size": name, "tracks": f"{n:,}", "rate": _share(rate), "confidence": terminal.number(mean)}
+        for name, n, rate, mean in rows
+    ]
 
 
 def _share(value: float) -> str:
@@ -195,14 +261,31 @@ def _draw_histograms(faces: pd.DataFrame) -> Figure | None:
     """Face sizes and lengths of the tracks; real and fake on top of each other."""
     if faces.empty:
         return None
-    groups = [faces[faces["class"] == name] for name in ("real", "fake")] if faces["class"].isin(["real", "fake"]).all() else [faces]
+    groups = (
+        [faces[faces["class"] == name] for name in ("real", "fake")]
+        if faces["class"].isin(["real", "fake"]).all()
+        else [faces]
+    )
     figure, axes = figures._figure(2, width=10, height=3.0)
-    for ax, column, label in ((axes[0, 0], "size_px", "face size in px"), (axes[0, 1], "seconds", "track length in seconds")):
+    for ax, column, label in (
+        (axes[0, 0], "size_px", "face size in px"),
+        (axes[0, 1], "seconds", "track length in seconds"),
+    ):
         edges = np.linspace(0, max(float(faces[column].max()), 0.1), 41)
         base = np.zeros(len(edges) - 1)
         for group, colour, name in zip(groups, CLASS_COLOURS, ("real", "fake"), strict=False):
             counts = np.histogram(group[column], edges)[0]
-            ax.bar(edges[:-1], counts, np.diff(edges), bottom=base, align="edge", color=colour, alpha=0.85, linewidth=0, label=name)
+            ax.bar(
+                edges[:-1],
+                counts,
+                np.diff(edges),
+                bottom=base,
+                align="edge",
+                color=colour,
+                alpha=0.85,
+                linewidth=0,
+                label=name,
+            )
             base = base + counts
         ax.set(xlabel=label, ylabel="tracks")
     if len(groups) > 1:
@@ -211,17 +294,27 @@ def _draw_histograms(faces: pd.DataFrame) -> Figure | None:
 
 
 def _svg(figure: Figure | None, salt: str) -> dict[str, Any] | None:
-    return None if figure is None else {"svg": Markup(figures.to_svg(figure, salt=salt)), "width": round(figure.get_figwidth() * 96)}
+    return (
+        None
+        if figure is None
+        else {"svg": Markup(figures.to_svg(figure, salt=salt)), "width": round(figure.get_figwidth() * 96)}
+    )
 
 
 def _quarantine(table: pd.DataFrame) -> dict[str, Any]:
-    """Refusals by stage and kind (what stands before the first colon of a reason), the most frequent first, with the first examples by path."""
+    """Refusals by stage and kind (what stands before the first colon of a reason), the most frequent first,
+    with the first examples by path.
+    """
     table = table.fillna("").astype(str).sort_values(["path", "stage", "reason"])
     kinds = table["reason"].str.split(":", n=1).str[0]
     lines = []
-    for (stage, kind), rows in sorted(_groups(table, kinds).items(), key=lambda item: (-len(item[1]), item[0])):
+    for (stage, kind), rows in sorted(
+        _groups(table, kinds).items(), key=lambda item: (-len(item[1]), item[0])
+    ):
         first = zip(rows["path"].head(MAX_EXAMPLES), rows["reason"].head(MAX_EXAMPLES), strict=True)
-        examples = [_short(f"{path}: {reason[len(kind) + 1 :].strip()}".removesuffix(": ")) for path, reason in first]
+        examples = [
+            _short(f"{path}: {reason[len(kind) + 1 :].strip()}".removesuffix(": ")) for path, reason in first
+        ]
         lines.append({"stage": stage, "kind": _short(kind), "count": f"{len(rows):,}", "examples": examples})
     return {"total": len(table), "lines": lines[:MAX_LINES], "more": max(0, len(lines) - MAX_LINES)}
 
@@ -246,27 +339,49 @@ def _audit(summary: dict[str, Any]) -> dict[str, Any]:
     allowed = summary.get("allowed_leaks") or []
     lines = []
     for kind, found in audit.items():
-        verdict = "none" if not _leaking(found) else "allowed" if kind in allowed or "all" in allowed else "leak"
-        cells = [f"{found[key]:,}" if isinstance(found.get(key), int) else text_of(found.get(key)) for key in heads]
+        verdict = (
+            "none" if not _leaking(found) else "allowed" if kind in allowed or "all" in allowed else "leak"
+        )
+        cells = [
+            f"{found[key]:,}" if isinstance(found.get(key), int) else text_of(found.get(key)) for key in heads
+        ]
         examples = [_short(text_of(e)) for e in found.get("examples", [])[:MAX_EXAMPLES]]
-        lines.append({"kind": kind.replace("_", " "), "verdict": verdict, "cells": cells, "examples": examples})
+        lines.append(
+            {"kind": kind.replace("_", " "), "verdict": verdict, "cells": cells, "examples": examples}
+        )
     return {"heads": heads, "lines": lines}
 
 
-def _times(summary: dict[str, Any], videos: pd.DataFrame, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _times(
+    summary: dict[str, Any], videos: pd.DataFrame, results: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """Worker seconds per stage: in all, as a share, per video and per frame of the videos that have times."""
     timed = videos[[bool(results.get(v, {}).get("seconds")) for v in videos["video_id"]]]
     seconds = {stage: float(value) for stage, value in (summary.get("seconds") or {}).items()}
     total, count, frames = sum(seconds.values()), len(timed), int(timed["num_frames"].sum())
     lines = []
     for stage, value in (*seconds.items(), ("all", total)):
-        per_video, per_frame = (f"{1000 * value / n:,.{digits}f} ms" if n else "–" for n, digits in ((count, 0), (frames, 2)))
+        per_video, per_frame = (
+            f"{1000 * value / n:,.{digits}f} ms" if n else "–" for n, digits in ((count, 0), (frames, 2))
+        )
         share = f"{value / total:.1%}" if total else "–"
-        lines.append({"stage": stage, "cells": [terminal.duration(value) if value >= 60 else f"{value:.2f} s", share, per_video, per_frame]})
+        lines.append(
+            {
+                "stage": stage,
+                "cells": [
+                    terminal.duration(value) if value >= 60 else f"{value:.2f} s",
+                    share,
+                    per_video,
+                    per_frame,
+                ],
+            }
+        )
     return {"lines": lines if seconds else [], "videos": f"{count:,}", "frames": f"{frames:,}"}
 
 
 def _made(summary: dict[str, Any]) -> dict[str, str]:
     """Rule, settings and commit, a line each."""
-    made = {k: summary[k] for k in ("split_rule", "split_settings") if summary.get(k)} | dict(summary.get("settings") or {})
+    made = {k: summary[k] for k in ("split_rule", "split_settings") if summary.get(k)} | dict(
+        summary.get("settings") or {}
+    )
     return {k.replace("_", " "): text_of(v) for k, v in (made | {"commit": commit()}).items()}

@@ -12,14 +12,18 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dfdc_video.video import UnreadableVideo, read_frames
+from dfdc_video.media.reader import UnreadableVideo, read_frames
 
 SHEET, PAIRS, THUMB_PX = 48, 15, 72  # faces of a sheet, pairs, and the side of a picture
 GAIN = 4  # of the difference between a fake and its original
 
 
-def _middles(root: Path, crop_paths: Sequence[str], num_frames: Sequence[int], unread: list[str]) -> list[np.ndarray | None]:
-    """The middle frame (H, W, 3) of every face video; None for one that cannot be read, which is added to `unread`."""
+def _middles(
+    root: Path, crop_paths: Sequence[str], num_frames: Sequence[int], unread: list[str]
+) -> list[np.ndarray | None]:
+    """The middle frame (H, W, 3) of every face video; None for one that cannot be read, which is added to
+    `unread`.
+    """
 
     def middle(crop_path: str, count: int) -> np.ndarray | None:
         try:
@@ -29,7 +33,9 @@ def _middles(root: Path, crop_paths: Sequence[str], num_frames: Sequence[int], u
 
     with ThreadPoolExecutor(2) as pool:
         images = list(pool.map(middle, crop_paths, num_frames))
-    unread += [path for path, image in zip(crop_paths, images, strict=True) if image is None and path not in unread]
+    unread += [
+        path for path, image in zip(crop_paths, images, strict=True) if image is None and path not in unread
+    ]
     return images
 
 
@@ -44,22 +50,37 @@ def _uri(image: np.ndarray | None) -> str:
 
 
 def contact_sheets(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[dict[str, Any]]:
-    """The smallest, the least certain and any tracks (`faces`: a row per track, see `prepared`), as data for the page.
+    """The smallest, the least certain and any tracks (`faces`: a row per track, see `prepared`), as data for
+    the page.
 
-    The first two show detected tracks, and one of a video: else a crowd would fill the sheet, and a face come again with each of its fakes.
+    The first two show detected tracks, and one of a video: else a crowd would fill the sheet, and a face come
+    again with each of its fakes.
     """
     own, any_tracks = faces[faces["own"]], np.sort(np.random.default_rng(0).permutation(len(faces))[:SHEET])
-    smallest, least_certain = (own.sort_values([column, "track_id"]).drop_duplicates("video_id") for column in ("size_px", "confidence"))
+    smallest, least_certain = (
+        own.sort_values([column, "track_id"]).drop_duplicates("video_id")
+        for column in ("size_px", "confidence")
+    )
     chosen = (
         ("Smallest", "The smallest detected face of each video, smallest first.", smallest),
-        ("Least certain", "The least certain detected face of each video, least certain first.", least_certain),
+        (
+            "Least certain",
+            "The least certain detected face of each video, least certain first.",
+            least_certain,
+        ),
         ("Random", "Any tracks, fakes with their original's boxes included.", faces.iloc[any_tracks]),
     )
     result = []
     for title, caption, rows in chosen:
         tracks: list[Any] = rows.head(SHEET).to_dict("records")
         images = _middles(root, [t["crop_path"] for t in tracks], [t["num_frames"] for t in tracks], unread)
-        result.append({"title": title, "caption": caption, "cells": [_cell(t, image) for t, image in zip(tracks, images, strict=True)]})
+        result.append(
+            {
+                "title": title,
+                "caption": caption,
+                "cells": [_cell(t, image) for t, image in zip(tracks, images, strict=True)],
+            }
+        )
     return result
 
 
@@ -72,9 +93,13 @@ def _cell(track: dict[str, Any], image: np.ndarray | None) -> dict[str, str]:
 
 
 def pairs(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[dict[str, Any]]:
-    """Random fakes beside the original with the same box over the same frames: the same frame of both, and their difference."""
+    """Random fakes beside the original with the same box over the same frames: the same frame of both, and
+    their difference.
+    """
     fakes = faces[(faces["source_id"] != "") & (faces["source_id"] != faces["video_id"])]
-    both = fakes.merge(faces, left_on=["source_id", "place"], right_on=["video_id", "place"], suffixes=("", "_of"))
+    both = fakes.merge(
+        faces, left_on=["source_id", "place"], right_on=["video_id", "place"], suffixes=("", "_of")
+    )
     both = both.sort_values(["track_id", "track_id_of"]).drop_duplicates("video_id")
     both = both.iloc[np.sort(np.random.default_rng(0).permutation(len(both))[:PAIRS])]
     originals = _middles(root, both["crop_path_of"].tolist(), both["num_frames"].tolist(), unread)
@@ -86,5 +111,12 @@ def pairs(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[dict[str, 
             difference = np.minimum(np.abs(real.astype(np.int16) - fake) * GAIN, 255).astype(np.uint8)
         method = row["method"] or "no method"
         tip = f"{row['track_id']} · {method} · made from {row['track_id_of']}"
-        result.append({"uris": [_uri(real), _uri(fake), _uri(difference)], "tip": tip, "text": method, "name": row["video_id"]})
+        result.append(
+            {
+                "uris": [_uri(real), _uri(fake), _uri(difference)],
+                "tip": tip,
+                "text": method,
+                "name": row["video_id"],
+            }
+        )
     return result

@@ -1,4 +1,6 @@
-"""The comparison as tables for a terminal of 120 columns; in a narrower one without the intervals of the overall table."""
+"""The comparison as tables for a terminal of 120 columns; in a narrower one without the intervals of the
+overall table.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ def number(value: float | None, *, signed: bool = False) -> str:
 
 def bounds(interval: Interval | Difference, *, signed: bool = False) -> str:
     """[low, high], or nothing where no interval can be given."""
-    return "" if math.isnan(interval.low) else f"[{number(interval.low, signed=signed)}, {number(interval.high, signed=signed)}]"
+    return (
+        ""
+        if math.isnan(interval.low)
+        else f"[{number(interval.low, signed=signed)}, {number(interval.high, signed=signed)}]"
+    )
 
 
 def over_seeds(row: Row, key: str) -> str:
@@ -36,7 +42,9 @@ def parameters(count: float | None) -> str:
     """33.6 M, 820 k; a dash where it was not recorded."""
     if count is None:
         return "–"
-    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k" if count >= 1e3 else f"{count:.0f}"
+    return (
+        f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k" if count >= 1e3 else f"{count:.0f}"
+    )
 
 
 def duration(seconds: float | None) -> str:
@@ -59,12 +67,22 @@ def _cell(row: Row, key: str, *, intervals: bool = True) -> str:
     interval = row.intervals.get(key)
     if interval is None:
         return "–"
-    lines = [f"{number(interval.value)} {over_seeds(row, key)}".strip(), bounds(interval) if intervals else ""]
+    lines = [
+        f"{number(interval.value)} {over_seeds(row, key)}".strip(),
+        bounds(interval) if intervals else "",
+    ]
     return "\n".join(line for line in lines if line)
 
 
 def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("run", overflow="fold", min_width=14, max_width=24)
     return table
 
@@ -76,7 +94,11 @@ def _name(row: Row) -> str:
 def overall_table(comparison: Comparison, *, intervals: bool = True) -> Table:
     """Every metric over all videos, with size and training time."""
     level = f"{100 * comparison.settings['level']:g} %"
-    what = f"value and {level} interval over groups" if intervals else f"intervals: table.csv, or a terminal of {WIDE} columns"
+    what = (
+        f"value and {level} interval over groups"
+        if intervals
+        else f"intervals: table.csv, or a terminal of {WIDE} columns"
+    )
     table = _table(f"All {len(comparison.rows[0].scores)} test videos ({what})")
     for metric in comparison.metrics:
         table.add_column(heading(metric), justify="right", no_wrap=True)
@@ -84,7 +106,13 @@ def overall_table(comparison: Comparison, *, intervals: bool = True) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
         cells = [_cell(row, key_of(metric), intervals=intervals) for metric in comparison.metrics]
-        table.add_row(_name(row), *cells, parameters(row.mean_of("num_parameters")), duration(row.mean_of("train_seconds")), end_section=True)
+        table.add_row(
+            _name(row),
+            *cells,
+            parameters(row.mean_of("num_parameters")),
+            duration(row.mean_of("train_seconds")),
+            end_section=True,
+        )
     return table
 
 
@@ -93,9 +121,15 @@ def method_table(comparison: Comparison) -> Table:
     table = _table("AUC per method: its fakes against all reals")
     for method in comparison.methods:
         count = comparison.rows[0].samples[method]
-        table.add_column(f"{method}\n{count.num_videos - count.num_real} fakes", justify="right", overflow="fold")
+        table.add_column(
+            f"{method}\n{count.num_videos - count.num_real} fakes", justify="right", overflow="fold"
+        )
     for row in comparison.rows:
-        table.add_row(_name(row), *(_cell(row, key_of("auc", method)) for method in comparison.methods), end_section=True)
+        table.add_row(
+            _name(row),
+            *(_cell(row, key_of("auc", method)) for method in comparison.methods),
+            end_section=True,
+        )
     return table
 
 
@@ -109,7 +143,14 @@ def difference_table(comparison: Comparison) -> Table:
         table.add_column(title, justify="right", overflow="fold")
     for name, differences in comparison.differences.items():
         found = [differences.get(key) for key in keys.values()]
-        table.add_row(name, *("–" if d is None else f"{number(d.value, signed=True)}\n{bounds(d, signed=True)}" for d in found), end_section=True)
+        table.add_row(
+            name,
+            *(
+                "–" if d is None else f"{number(d.value, signed=True)}\n{bounds(d, signed=True)}"
+                for d in found
+            ),
+            end_section=True,
+        )
     return table
 
 
@@ -124,11 +165,18 @@ def print_comparison(comparison: Comparison, *, console: Console | None = None) 
     if comparison.differences:
         console.print(difference_table(comparison))
     if any(len(row.runs) > 1 for row in comparison.rows):
-        console.print("Several seeds: mean ± sd of the runs; below it, the interval of the mean over resampled groups of videos.")
+        console.print(
+            "Several seeds: mean ± sd of the runs; below it, the interval of the mean over resampled "
+            "groups of videos."
+        )
     for row in comparison.rows:
         c = coverage_of(row.scores)
         if c["scored"] < c["num_videos"]:
             rest = f"{c['no_face']} without a face, {c['unreadable']} unreadable: these carry the prior"
-            console.print(f"{row.name}: {c['scored']} of {c['num_videos']} videos scored, {rest}", markup=False, highlight=False)
+            console.print(
+                f"{row.name}: {c['scored']} of {c['num_videos']} videos scored, {rest}",
+                markup=False,
+                highlight=False,
+            )
     for warning in comparison.warnings:
         console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)

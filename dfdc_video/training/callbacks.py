@@ -12,11 +12,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from dfdc_video.training.freezing import Freezer
-from dfdc_video.training.optim import base_rate
+from dfdc_video.training.schedules import base_rate
 
 
 class RandomState(Callback):
-    """Stores the state of every random generator in the checkpoint and restores it right before the first batch after resuming.
+    """Stores the state of every random generator in the checkpoint and restores it right before the first
+    batch after resuming.
 
     Restoring it earlier would not do: building loaders and the sanity check draw numbers of their own.
     """
@@ -27,8 +28,12 @@ class RandomState(Callback):
     def state_dict(self) -> dict[str, Any]:
         numpy: Any = np.random.get_state()
         return {
-            "python": repr(random.getstate()),  # text and tensors only: checkpoints are read with weights_only
-            "numpy": {"keys": torch.from_numpy(np.asarray(numpy[1], dtype=np.int64)), "rest": [numpy[0], *numpy[2:]]},
+            # text and tensors only: checkpoints are read with weights_only
+            "python": repr(random.getstate()),
+            "numpy": {
+                "keys": torch.from_numpy(np.asarray(numpy[1], dtype=np.int64)),
+                "rest": [numpy[0], *numpy[2:]],
+            },
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -36,7 +41,9 @@ class RandomState(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.restored = state
 
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         state, self.restored = self.restored, None
         if state is None:
             return
@@ -53,28 +60,50 @@ class RandomState(Callback):
 class LearningRates(Callback):
     """Logs the base rate of every epoch's last step as `lr`."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        module.log("lr", base_rate(trainer.optimizers[0]), on_step=False, on_epoch=True, reduce_fx="max", batch_size=1)
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        module.log(
+            "lr",
+            base_rate(trainer.optimizers[0]),
+            on_step=False,
+            on_epoch=True,
+            reduce_fx="max",
+            batch_size=1,
+        )
 
 
 class Freezing(Callback):
-    """Puts the model into the phase of its freezing policy before every step, by the global step alone: resuming needs no state of its own."""
+    """Puts the model into the phase of its freezing policy before every step, by the global step alone:
+    resuming needs no state of its own.
+    """
 
     def __init__(self, freezer: Freezer) -> None:
         self.freezer = freezer
 
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self.freezer.apply(trainer.global_step)
 
 
 class SampleClips(Callback):
-    """Hands the first training batch, where it has frames, to `write(frames (B, C, T, H, W) uint8, labels, video_ids, folder)`, once."""
+    """Hands the first training batch, where it has frames, to `write(frames (B, C, T, H, W) uint8, labels,
+    video_ids, folder)`, once.
+    """
 
     def __init__(self, folder: Path, write: Any) -> None:
         self.folder, self.write = folder, write
 
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0 and trainer.current_epoch == 0 and trainer.is_global_zero and batch["frames"] is not None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if (
+            batch_idx == 0
+            and trainer.current_epoch == 0
+            and trainer.is_global_zero
+            and batch["frames"] is not None
+        ):
             files = self.write(batch["frames"], batch["label"].tolist(), batch["video_id"], self.folder)
             for logger in trainer.loggers:
                 if hasattr(logger, "log_video"):

@@ -25,7 +25,9 @@ class CrossEntropy(nn.Module):
 
 @LOSSES.register(name="focal")
 class Focal(nn.Module):
-    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma, so that easy clips weigh less. Gamma 0 is cross-entropy."""
+    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma, so that easy clips weigh less. Gamma 0
+    is cross-entropy.
+    """
 
     def __init__(self, *, gamma: float = 2.0) -> None:
         super().__init__()
@@ -39,7 +41,8 @@ class Focal(nn.Module):
 
 
 def mask_loss(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of mask logits (B, T, h, w) against the altered share of every cell, averaged over the clips with a `known` mask (B,).
+    """Binary cross-entropy of mask logits (B, T, h, w) against the altered share of every cell, averaged over
+    the clips with a `known` mask (B,).
 
     0 where no clip has one, and then without gradient.
     """
@@ -48,7 +51,9 @@ def mask_loss(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -
 
 
 class MaskOverlap:
-    """Intersection over union of predicted and true cells, counted over all fakes with a known mask; a cell is altered from one half on."""
+    """Intersection over union of predicted and true cells, counted over all fakes with a known mask; a cell
+    is altered from one half on.
+    """
 
     def __init__(self) -> None:
         self.intersection, self.union = 0, 0

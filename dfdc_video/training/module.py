@@ -17,7 +17,7 @@ from dfdc_video.evaluation.pooling import pool_predictions, probabilities
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.mask import logits_and_masks, mask_target
 from dfdc_video.training.losses import MaskOverlap, mask_loss
-from dfdc_video.training.optim import Rates, set_rate
+from dfdc_video.training.schedules import LRSchedule, set_rate
 
 log = logging.getLogger(__name__)
 Batch = dict[str, Any]
@@ -34,8 +34,9 @@ class TooManyBadClips(ValueError):
 class ClassifierModule(L.LightningModule):
     """A classifier, its loss and its rates, as Lightning runs them.
 
-    `videos` are the tables (video_id, label, method, group_id, status) of the splits that are scored, by name (val, test). With a `mask_weight`
-    above 0 the model also learns which pixels were altered: its loss is the label's plus so many times the mask's.
+    `videos` are the tables (video_id, label, method, group_id, status) of the splits that are scored, by name
+    (val, test). With a `mask_weight` above 0 the model also learns which pixels were altered: its loss is the
+    label's plus so many times the mask's.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ClassifierModule(L.LightningModule):
         *,
         loss: nn.Module,
         optimizer: Callable[..., torch.optim.Optimizer],
-        rates: Rates | None,
+        rates: LRSchedule | None,
         videos: dict[str, pd.DataFrame],
         pooling: str,
         max_bad_fraction: float,
@@ -77,7 +78,8 @@ class ClassifierModule(L.LightningModule):
         if len(self.bad) > allowed:
             first = next(iter(self.bad.items()))
             raise TooManyBadClips(
-                f"{len(self.bad)} tracks cannot be read (first: {first[0]}: {first[1]}); DATA.MAX_BAD_FRACTION {self.max_bad_fraction} "
+                f"{len(self.bad)} tracks cannot be read (first: {first[0]}: {first[1]}); "
+                f"DATA.MAX_BAD_FRACTION {self.max_bad_fraction} "
                 "allows fewer; run `dfdc-video prepare` again"
             )
 
@@ -93,14 +95,20 @@ class ClassifierModule(L.LightningModule):
         loss = self.loss(logits, batch["label"])
         if masks is not None:
             of_masks = mask_loss(masks, mask_target(batch["mask"], masks.shape), batch["mask_known"])
-            self.log("train/mask_loss", of_masks, on_step=False, on_epoch=True, batch_size=len(batch["label"]))
+            self.log(
+                "train/mask_loss", of_masks, on_step=False, on_epoch=True, batch_size=len(batch["label"])
+            )
             loss = loss + self.mask_weight * of_masks
         if not torch.isfinite(loss):
             raise NonFiniteLoss(
-                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); its batch holds the videos "
-                f"{', '.join(batch['video_id'])}; lower OPTIM.LR, set TRAIN.GRAD_CLIP 1, or use TRAIN.PRECISION 32-true"
+                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); its "
+                "batch holds the videos "
+                f"{', '.join(batch['video_id'])}; lower OPTIM.LR, set TRAIN.GRAD_CLIP 1, or use "
+                "TRAIN.PRECISION 32-true"
             )
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch["label"]))
+        self.log(
+            "train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch["label"])
+        )
         return loss
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -118,22 +126,37 @@ class ClassifierModule(L.LightningModule):
             return
         logits, masks = self._forward(batch)
         if masks is not None:
-            self.overlap.add(masks, mask_target(batch["mask"], masks.shape), batch["mask_known"] & (batch["label"] > 0))
+            self.overlap.add(
+                masks, mask_target(batch["mask"], masks.shape), batch["mask_known"] & (batch["label"] > 0)
+            )
         for i, row in enumerate(logits.cpu().numpy()):
             entry = {k: batch[k][i] for k in ("video_id", "track_id", "start_frame")}
-            self.rows.append({**entry, "label": int(batch["label"][i]), **{f"logit_{k}": float(v) for k, v in enumerate(row)}})
+            self.rows.append(
+                {
+                    **entry,
+                    "label": int(batch["label"][i]),
+                    **{f"logit_{k}": float(v) for k, v in enumerate(row)},
+                }
+            )
 
     def _collect(self, split: str) -> dict[str, float]:
-        """Predictions as a table in `self.predictions`, the overlap of masks in `self.mask_iou`, and the metrics of the pooled videos."""
+        """Predictions as a table in `self.predictions`, the overlap of masks in `self.mask_iou`, and the
+        metrics of the pooled videos.
+        """
         rows, self.rows = self.rows, []
         self.mask_iou, self.overlap = self.overlap.value(), MaskOverlap()
         if not rows:
-            raise TooManyBadClips(f"no clip of the {split} split could be read; run `dfdc-video prepare` again")
+            raise TooManyBadClips(
+                f"no clip of the {split} split could be read; run `dfdc-video prepare` again"
+            )
         self.predictions = pd.DataFrame(rows).sort_values(["track_id", "start_frame"]).reset_index(drop=True)
         bad_logits = ~np.isfinite(self.predictions.filter(like="logit_").to_numpy()).all(axis=1)
         if bad_logits.any():
             video = self.predictions.loc[bad_logits, "video_id"].iloc[0]
-            raise NonFiniteLoss(f"the model gives NaN for {int(bad_logits.sum())} clips of {split} (first: video {video}); lower OPTIM.LR")
+            raise NonFiniteLoss(
+                f"the model gives NaN for {int(bad_logits.sum())} clips of {split} (first: video "
+                f"{video}); lower OPTIM.LR"
+            )
         scores = pool_predictions(self.predictions, self.videos[split], pooling=self.pooling)
         return video_metrics(scores["label"].to_numpy(), probabilities(scores))
 

@@ -1,12 +1,13 @@
-"""The ruler of the face detectors: its scenes are the same every time, its counting is right, and every detector has a row or a reason."""
+"""The ruler of the face detectors: its scenes are the same every time, its counting is right, and every
+detector has a row or a reason.
+"""
 
 import numpy as np
 import pytest
 
+from dfdc_video.benchmarks import detect
 from dfdc_video.records import Face
-from dfdc_video.registry import BENCHMARKS, DETECTORS, load_file, top_level
-
-ruler = load_file(top_level("benchmarks") / "detect.py")
+from dfdc_video.registry import BENCHMARKS, DETECTORS
 
 
 class Fixed:
@@ -21,19 +22,25 @@ class Fixed:
 
 
 def test_a_scene_is_a_function_of_its_arguments():
-    frame, boxes = ruler.scene(0, "far", 1)
-    again, same = ruler.scene(0, "far", 1)
+    frame, boxes = detect.scene(0, "far", 1)
+    again, same = detect.scene(0, "far", 1)
     assert np.array_equal(frame, again) and np.array_equal(boxes, same)
     assert frame.shape == (720, 1280, 3) and frame.dtype == np.uint8 and boxes.shape == (4, 4)
-    assert not np.array_equal(ruler.scene(1, "far", 1)[1], boxes) and ruler.scene(0, "nobody", 0)[1].shape == (0, 4)
+    assert not np.array_equal(detect.scene(1, "far", 1)[1], boxes) and detect.scene(0, "nobody", 0)[
+        1
+    ].shape == (0, 4)
     tall = (boxes[:, 3] - boxes[:, 1]) / 720
-    assert tall.min() > 0.035 and tall.max() < 0.1 and (boxes >= 0).all() and (boxes[:, 2:] <= (1280, 720)).all()
+    assert (
+        tall.min() > 0.035 and tall.max() < 0.1 and (boxes >= 0).all() and (boxes[:, 2:] <= (1280, 720)).all()
+    )
 
 
 def test_a_true_box_holds_the_face_that_was_drawn():
-    """Where heads are drawn, the frame differs from the same room without them: chin and both cheeks end at the box."""
-    frame, boxes = ruler.scene(0, "near", 0)
-    room = np.clip(ruler.room(np.random.default_rng([0, 0, 0])), 0, 255)
+    """Where heads are drawn, the frame differs from the same room without them: chin and both cheeks end at
+    the box.
+    """
+    frame, boxes = detect.scene(0, "near", 0)
+    room = np.clip(detect.room(np.random.default_rng([0, 0, 0])), 0, 255)
     drawn = np.abs(frame.astype(float) - room).max(axis=2) > 25
     for x0, y0, x1, y1 in boxes.astype(int):
         middle = drawn[(y0 + y1) // 2 - 15 : (y0 + y1) // 2 + 15]
@@ -43,31 +50,51 @@ def test_a_true_box_holds_the_face_that_was_drawn():
 
 
 def test_hits_and_false_positives_are_counted_one_to_one():
-    score = ruler.Score(Fixed(), reduce=True)
+    score = detect.Score(Fixed(), reduce=True)
     found = score.look(np.zeros((150, 200, 3), np.uint8))
-    assert score.detector.seen == (75, 100) and found.tolist() == [[0, 0, 200, 150], [0, 0, 6, 6]] and len(score.seconds) == 1
-    score.judge(found, np.array([(0.0, 0, 200, 140), (10, 0, 200, 150), (500, 500, 600, 600)]))  # one box hits one of two that it covers
+    assert (
+        score.detector.seen == (75, 100)
+        and found.tolist() == [[0, 0, 200, 150], [0, 0, 6, 6]]
+        and len(score.seconds) == 1
+    )
+    # one box hits one of two that it covers
+    score.judge(found, np.array([(0.0, 0, 200, 140), (10, 0, 200, 150), (500, 500, 600, 600)]))
     assert (score.faces, score.hits, score.false_positives) == (3, 1, 1)
     score.judge(found, np.zeros((0, 4)))
     assert (score.faces, score.hits, score.false_positives) == (3, 1, 3)
-    assert ruler.Score(Fixed(), reduce=False).look(np.zeros((150, 200, 3), np.uint8)).tolist()[0] == [0, 0, 200, 150]
+    assert detect.Score(Fixed(), reduce=False).look(np.zeros((150, 200, 3), np.uint8)).tolist()[0] == [
+        0,
+        0,
+        200,
+        150,
+    ]
 
 
 def test_each_is_first_in_its_turn():
-    assert [ruler.turns(["a", "b", "c"], n)[0] for n in range(4)] == ["a", "b", "c", "a"]
-    assert sorted(ruler.turns(["a", "b", "c"], 2)) == ["a", "b", "c"]
+    assert [detect.turns(["a", "b", "c"], n)[0] for n in range(4)] == ["a", "b", "c", "a"]
+    assert sorted(detect.turns(["a", "b", "c"], 2)) == ["a", "b", "c"]
 
 
 def test_every_detector_has_a_row_or_a_reason(make_video):
     said = BENCHMARKS.get("detect")(num_scenes=1, footage=str(make_video(num_frames=6)))
-    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in said.splitlines() if line.startswith("|")}
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in said.splitlines()
+        if line.startswith("|")
+    }
     columns = rows.pop("detector")
-    for name in {*DETECTORS.names(), *ruler.VARIANTS} - {"kitti"}:
+    for name in {*DETECTORS.names(), *detect.VARIANTS} - {"kitti"}:
         row = dict(zip(columns, rows[name], strict=True))
-        assert row["near faces found, %"] == "100" and row["with a face, %"] == "100" and float(row["frames/s"]) > 0
+        assert (
+            row["near faces found, %"] == "100"
+            and row["with a face, %"] == "100"
+            and float(row["frames/s"]) > 0
+        )
         assert row["footage: faces a frame"] == "1.00"
     assert "Left out: kitti: folder '': expected the folder of KITTI label files." in said
-    assert int(rows["tiled"][columns.index("far faces found, %")]) > int(rows["blazeface_full"][columns.index("far faces found, %")])
+    assert int(rows["tiled"][columns.index("far faces found, %")]) > int(
+        rows["blazeface_full"][columns.index("far faces found, %")]
+    )
 
 
 def test_settings_are_checked():

@@ -1,17 +1,20 @@
-"""The ruler really decodes, extracts and loops over every frame, and its quality numbers are those of the files."""
+"""The ruler really decodes, extracts and loops over every frame, and its quality numbers are those of the
+files.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from dfdc_video.registry import BENCHMARKS, load_file, top_level
-from dfdc_video.writer import VideoWriter
+from dfdc_video.benchmarks import extract
+from dfdc_video.media.writer import VideoWriter
+from dfdc_video.registry import BENCHMARKS
 
 
 @pytest.fixture(scope="module")
 def ruler():
-    return load_file(top_level("benchmarks") / "extract.py")
+    return extract
 
 
 def test_every_way_is_measured(ruler):
@@ -21,7 +24,9 @@ def test_every_way_is_measured(ruler):
         cells = [c.strip() for c in row.split("|")[2:-1]]
         assert len(cells) == 4 and all(float(c.rstrip("%")) > 0 for c in cells)
     assert text.count("| 100% |") == 2  # decoding is the limit that it is measured against
-    rows = [line.split("|") for line in text.splitlines() if line.startswith(("| h264", "| lossless", "| png"))]
+    rows = [
+        line.split("|") for line in text.splitlines() if line.startswith(("| h264", "| lossless", "| png"))
+    ]
     sizes = {row[1].strip(): float(row[3]) for row in rows}
     assert sizes["h264, crf 12, gop 12"] < sizes["lossless"] < sizes["png"]
 

@@ -2,14 +2,21 @@
 
 import torch
 
-from dfdc_video.registry import load_file, top_level
+from dfdc_video.benchmarks import train_step
 
 
 def test_every_precision_is_measured_and_steps_change_the_model():
-    ruler = load_file(top_level("benchmarks") / "train_step.py")
-    found = ruler.measure(("frame_small",), repeats=2, warm_up=0)
-    assert set(found) == {("frame_small", p) for p in ruler.PRECISIONS} and all(s > 0 for s in found.values())
+    found = train_step.measure(("frame_small",), repeats=2, warm_up=0)
+    assert set(found) == {("frame_small", p) for p in train_step.PRECISIONS} and all(
+        s > 0 for s in found.values()
+    )
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     before = model[1].weight.detach().clone()
-    ruler.one_step(model, torch.optim.AdamW(model.parameters(), 0.1), torch.rand(4, 12), torch.tensor([0, 1, 0, 1]), "32-true")
+    train_step.one_step(
+        model,
+        torch.optim.AdamW(model.parameters(), 0.1),
+        torch.rand(4, 12),
+        torch.tensor([0, 1, 0, 1]),
+        "32-true",
+    )
     assert not torch.equal(before, model[1].weight)

@@ -1,4 +1,6 @@
-"""Clips of face videos: right frames, same views, same result whatever the workers; bad files are told, not replaced."""
+"""Clips of face videos: right frames, same views, same result whatever the workers; bad files are told, not
+replaced.
+"""
 
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ from dfdc_video.data.datamodule import ClipData, ResumableLoader
 from dfdc_video.data.dataset import ClipDataset, collate, fit
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import basic
-from dfdc_video.manifest import Manifest
+from dfdc_video.folders.prepared import Manifest
+from dfdc_video.media.reader import read_frames
 from dfdc_video.registry import SAMPLERS
-from dfdc_video.video import read_frames
 
 
 def spec(num_frames=4, size=32, **kwargs):
@@ -29,9 +31,15 @@ def test_an_item_holds_the_frames_that_it_names(prepared_root):
     assert item["frames"].shape == (3, 4, 64, 64) and item["frames"].dtype == torch.uint8
     row = dataset.rows[3]
     start = item["start_frame"]
-    expected = read_frames(prepared_root / row["crop_path"], [start, start + 2, start + 4, start + 6], decoder="pyav")
+    expected = read_frames(
+        prepared_root / row["crop_path"], [start, start + 2, start + 4, start + 6], decoder="pyav"
+    )
     assert np.array_equal(item["frames"].permute(1, 2, 3, 0).numpy(), expected)
-    assert (item["video_id"], item["track_id"], item["label"]) == (row["video_id"], row["track_id"], row["label"])
+    assert (item["video_id"], item["track_id"], item["label"]) == (
+        row["video_id"],
+        row["track_id"],
+        row["label"],
+    )
 
 
 def test_views_are_all_clips_of_all_tracks_in_one_order(prepared_root):
@@ -105,8 +113,18 @@ def test_short_tracks_are_dropped_or_filled(prepared_root):
 
 
 def data_module(root, clip=None, **kwargs):
-    settings = dict(sampler=SAMPLERS.get("shuffle"), augment=basic(), batch_size=3, test_batch_size=4, num_clips=2, seed=0, num_workers=0)
-    return ClipData(Manifest.load(root), clip or spec(), **settings | {"decoder": "decord", "cache": False} | kwargs)
+    settings = dict(
+        sampler=SAMPLERS.get("shuffle"),
+        augment=basic(),
+        batch_size=3,
+        test_batch_size=4,
+        num_clips=2,
+        seed=0,
+        num_workers=0,
+    )
+    return ClipData(
+        Manifest.load(root), clip or spec(), **settings | {"decoder": "decord", "cache": False} | kwargs
+    )
 
 
 def test_the_order_does_not_depend_on_the_number_of_workers(prepared_root):

@@ -1,4 +1,6 @@
-"""Embeddings on disk: what the frozen network says of every frame, made once, made anew where a face video changed."""
+"""Embeddings on disk: what the frozen network says of every frame, made once, made anew where a face video
+changed.
+"""
 
 import numpy as np
 import pytest
@@ -7,9 +9,11 @@ import torch
 from dfdc_video.data.dataset import ClipDataset, collate, whole_track
 from dfdc_video.data.embeddings import embed_tracks
 from dfdc_video.data.sampling import ClipSpec
-from dfdc_video.manifest import Manifest
+from dfdc_video.folders.prepared import Manifest
 
-SPEC = ClipSpec(num_frames=4, stride_seconds=1 / 15, stride_frames=0, height=32, width=32, short="repeat_last")
+SPEC = ClipSpec(
+    num_frames=4, stride_seconds=1 / 15, stride_frames=0, height=32, width=32, short="repeat_last"
+)
 
 
 def read(path, num_frames):
@@ -37,9 +41,18 @@ def test_a_clip_of_embeddings_is_that_of_its_frames(root):
     embedded = ClipDataset(root, tracks, SPEC, embeddings=folder)
     for seed in range(3):
         frames, item = plain[(1, seed)], embedded[(1, seed)]
-        assert {k: frames[k] for k in ("label", "track_id", "start_frame")} == {k: item[k] for k in ("label", "track_id", "start_frame")}
-        assert "frames" not in item and item["embeddings"].shape == (4, 3) and item["embeddings"].dtype == torch.float32
-        torch.testing.assert_close(item["embeddings"], colours(frames["frames"][None])[0], rtol=1e-3, atol=0.06)  # half precision
+        assert {k: frames[k] for k in ("label", "track_id", "start_frame")} == {
+            k: item[k] for k in ("label", "track_id", "start_frame")
+        }
+        assert (
+            "frames" not in item
+            and item["embeddings"].shape == (4, 3)
+            and item["embeddings"].dtype == torch.float32
+        )
+        # half precision
+        torch.testing.assert_close(
+            item["embeddings"], colours(frames["frames"][None])[0], rtol=1e-3, atol=0.06
+        )
     batch = collate([embedded[(i, 0)] for i in range(3)])
     assert batch["embeddings"].shape == (3, 4, 3) and batch["frames"] is None and len(batch["label"]) == 3
 

@@ -1,4 +1,6 @@
-"""Masks of altered pixels beside the frames: of the same frames, cut and mirrored as they are, and unknown where nobody made one."""
+"""Masks of altered pixels beside the frames: of the same frames, cut and mirrored as they are, and unknown
+where nobody made one.
+"""
 
 import shutil
 
@@ -11,12 +13,14 @@ from dfdc_video.data.dataset import ClipDataset, collate
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import basic
 from dfdc_video.faces.annotate import load_mask
-from dfdc_video.manifest import Manifest, mask_path
+from dfdc_video.folders.prepared import Manifest, mask_path
 from dfdc_video.registry import SAMPLERS
 
 
 def spec(size=64):
-    return ClipSpec(num_frames=4, stride_seconds=1 / 15, stride_frames=0, height=size, width=size, short="repeat_last")
+    return ClipSpec(
+        num_frames=4, stride_seconds=1 / 15, stride_frames=0, height=size, width=size, short="repeat_last"
+    )
 
 
 def make(root, size=64, **kwargs):
@@ -35,7 +39,9 @@ def test_a_mask_belongs_to_the_frames_of_its_clip(masked_root):
     frames = item["start_frame"] + 2 * np.arange(4)
     expected = load_mask(mask_path(masked_root / dataset.rows[index]["crop_path"]), threshold=5.0)[frames]
     assert item["mask"].shape == (4, 64, 64) and item["mask"].dtype == torch.uint8 and item["mask_known"]
-    assert np.array_equal(item["mask"].numpy() == 255, expected) and 0.2 < expected.mean() < 0.5, "the red corner, and a rim of its blur"
+    assert np.array_equal(item["mask"].numpy() == 255, expected) and 0.2 < expected.mean() < 0.5, (
+        "the red corner, and a rim of its blur"
+    )
     real = dataset[(of_label(dataset, 0), 11)]
     assert real["mask_known"] and not real["mask"].any()
 
@@ -78,14 +84,26 @@ def test_a_fake_without_a_mask_is_unknown_and_a_set_without_any_is_refused(maske
     shutil.copytree(masked_root, root)
     masks = sorted(root.glob("tracks/train*marked/*_mask.mp4"))
     masks[0].unlink()
-    settings = dict(sampler=SAMPLERS.get("shuffle"), augment=None, batch_size=3, test_batch_size=4, num_clips=2, seed=0, num_workers=0)
+    settings = dict(
+        sampler=SAMPLERS.get("shuffle"),
+        augment=None,
+        batch_size=3,
+        test_batch_size=4,
+        num_clips=2,
+        seed=0,
+        num_workers=0,
+    )
     data = ClipData(Manifest.load(root), spec(), **settings, decoder="decord", cache=False, masks=5.0)
     dataset = data.dataset("train")
     assert "1 of 4 tracks of fakes have no difference mask" in caplog.text
     batch = collate([dataset[(i, 0)] for i in range(len(dataset))])
     without = batch["video_id"].index(masks[0].parent.name)
-    assert batch["mask"].shape == (8, 4, 64, 64) and (~batch["mask_known"]).nonzero().flatten().tolist() == [without]
+    assert batch["mask"].shape == (8, 4, 64, 64) and (~batch["mask_known"]).nonzero().flatten().tolist() == [
+        without
+    ]
     for mask in masks[1:]:
         mask.unlink()
-    with pytest.raises(ValueError, match="has no difference mask of any fake: prepare it with --masks, or set MASK.WEIGHT 0"):
+    with pytest.raises(
+        ValueError, match="has no difference mask of any fake: prepare it with --masks, or set MASK.WEIGHT 0"
+    ):
         data.dataset("train")

@@ -10,7 +10,10 @@ def table(num_real=5, fakes_each=3):
     rows = []
     for r in range(num_real):
         rows.append({"video_id": f"r{r}", "track_id": f"r{r}_00", "source_id": "", "label": 0})
-        rows += [{"video_id": f"r{r}f{f}", "track_id": f"r{r}f{f}_00", "source_id": f"r{r}", "label": 1} for f in range(fakes_each)]
+        rows += [
+            {"video_id": f"r{r}f{f}", "track_id": f"r{r}f{f}_00", "source_id": f"r{r}", "label": 1}
+            for f in range(fakes_each)
+        ]
     return pd.DataFrame(rows)
 
 
@@ -48,7 +51,9 @@ def test_balanced_has_as_many_of_each_class_in_every_batch():
     for batch in batches("balanced"):
         assert sum(labels[i] for i, _ in batch) * 2 == len(batch)
     drawn = [i for batch in batches("balanced") for i, _ in batch]
-    assert {drawn.count(i) for i in range(20) if labels[i] == 0} == {2}, "every real twice before any a third time"
+    assert {drawn.count(i) for i in range(20) if labels[i] == 0} == {2}, (
+        "every real twice before any a third time"
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 7])
@@ -61,7 +66,9 @@ def test_pairs_stay_together_with_one_seed_whatever_the_batch_size(batch_size):
             assert tracks["video_id"][real] == tracks["source_id"][fake] and seed == other_seed
             seen.add(real)
     assert len(seen) == 5, "no original is lost"
-    assert len({f for e in range(30) for b in batches("pairs", epoch=e) for f, _ in b[1::2]}) == 15, "every fake comes up"
+    assert len({f for e in range(30) for b in batches("pairs", epoch=e) for f, _ in b[1::2]}) == 15, (
+        "every fake comes up"
+    )
 
 
 def test_pairs_without_pairs_is_refused():

@@ -58,7 +58,9 @@ def test_views_are_even_and_deterministic():
     last = last_start(stamps, spec(16))
     assert view_starts(stamps, spec(16), 3) == [0, round(last / 2), last]
     assert view_starts(stamps, spec(16), 1) == [last // 2]
-    assert view_starts(np.arange(10) / 30, spec(16), 4) == [0], "a short track has one view, not four equal ones"
+    assert view_starts(np.arange(10) / 30, spec(16), 4) == [0], (
+        "a short track has one view, not four equal ones"
+    )
 
 
 def test_random_starts_cover_all_and_follow_the_seed():
@@ -70,5 +72,10 @@ def test_random_starts_cover_all_and_follow_the_seed():
 
 
 def test_policy_says_what_must_be_equal():
-    assert spec().policy(num_clips=4) == {"num_frames": 7, "stride_seconds": 0.066667, "short": "repeat_last", "num_clips": 4}
+    assert spec().policy(num_clips=4) == {
+        "num_frames": 7,
+        "stride_seconds": 0.066667,
+        "short": "repeat_last",
+        "num_clips": 4,
+    }
     assert "stride_frames" in spec(frames=2).policy(num_clips=1)

@@ -1,4 +1,6 @@
-"""Miniatures of the public layouts. `build[name](root, write)` makes one; `write(path, identity)` puts a video there."""
+"""Miniatures of the public layouts. `build[name](root, write)` makes one; `write(path, identity)` puts a
+video there.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,16 @@ def save(path: Path, content) -> None:
 
 
 def dfdc(root, write):
-    """Two parts, the second with two fakes of an original that is not there, and a test set with its videos in a folder of their own."""
+    """Two parts, the second with two fakes of an original that is not there, and a test set with its videos
+    in a folder of their own.
+    """
     parts = {
         "dfdc_train_part_0": {"aaaaaaaaaa.mp4": REAL, "bbbbbbbbbb.mp4": fake_of("aaaaaaaaaa.mp4")},
-        "dfdc_train_part_7": {"cccccccccc.mp4": fake_of("gonegonego.mp4"), "dddddddddd.mp4": fake_of("gonegonego.mp4"), "eeeeeeeeee.mp4": REAL},
+        "dfdc_train_part_7": {
+            "cccccccccc.mp4": fake_of("gonegonego.mp4"),
+            "dddddddddd.mp4": fake_of("gonegonego.mp4"),
+            "eeeeeeeeee.mp4": REAL,
+        },
     }
     for folder, table in parts.items():
         save(root / folder / "metadata.json", table)
@@ -39,9 +47,24 @@ def dfdcp(root, write):
     table = {
         "original_videos/1260311/1260311_C_001.mp4": {"label": "real", "set": "train", "augmentations": []},
         "original_videos/1003254/1003254_A_001.mp4": {"label": "real", "set": "test", "augmentations": []},
-        "method_A/1003254/1003254_A/1255229_1003254_A_001.mp4": {"label": "fake", "set": "test", "target_id": 1003254, "swapped_id": 1255229},
-        "method_B/1260311/1260311_C/1255300_1260311_C_001.mp4": {"label": "fake", "set": "train", "target_id": 1260311, "swapped_id": 1255300},
-        "method_B/1260311/1260311_C/1255300_1260311_C_002.mp4": {"label": "fake", "set": "train", "target_id": 1260311, "swapped_id": 1255300},
+        "method_A/1003254/1003254_A/1255229_1003254_A_001.mp4": {
+            "label": "fake",
+            "set": "test",
+            "target_id": 1003254,
+            "swapped_id": 1255229,
+        },
+        "method_B/1260311/1260311_C/1255300_1260311_C_001.mp4": {
+            "label": "fake",
+            "set": "train",
+            "target_id": 1260311,
+            "swapped_id": 1255300,
+        },
+        "method_B/1260311/1260311_C/1255300_1260311_C_002.mp4": {
+            "label": "fake",
+            "set": "train",
+            "target_id": 1260311,
+            "swapped_id": 1255300,
+        },
     }
     save(root / "dataset.json", table)
     for path in table:
@@ -50,7 +73,11 @@ def dfdcp(root, write):
 
 def ffpp(root, write):
     """Two pairs; the fake 071_054 exists by two methods, the first with a mask, and in a second compression."""
-    for split, pairs in {"train": [["071", "054"]], "val": [["900", "901"]], "test": [["953", "974"]]}.items():
+    for split, pairs in {
+        "train": [["071", "054"]],
+        "val": [["900", "901"]],
+        "test": [["953", "974"]],
+    }.items():
         save(root / f"splits/{split}.json", pairs)
     for name in ("071", "054", "953", "974"):
         write(f"original_sequences/youtube/c23/videos/{name}.mp4")
@@ -73,7 +100,13 @@ def celebdf(root, write):
     """The first line of the list counts; in it 1 is real. The original id2_0007 is missing."""
     listed = ["1 YouTube-real/00170.mp4", "0 Celeb-synthesis/id1_id0_0001.mp4", "1 Celeb-real/id1_0001.mp4"]
     save(root / "List_of_testing_videos.txt", "\n".join(listed) + "\n")
-    for path in ("YouTube-real/00170", "Celeb-synthesis/id1_id0_0001", "Celeb-real/id1_0001", "YouTube-real/00000", "Celeb-synthesis/id2_id3_0007"):
+    for path in (
+        "YouTube-real/00170",
+        "Celeb-synthesis/id1_id0_0001",
+        "Celeb-real/id1_0001",
+        "YouTube-real/00000",
+        "Celeb-synthesis/id2_id3_0007",
+    ):
         write(f"{path}.mp4")
 
 
@@ -114,13 +147,17 @@ BUILD = {f.__name__: f for f in (dfdc, dfdcp, ffpp, dfd, celebdf, kinetics, kine
 
 @pytest.fixture(scope="session")
 def layouts():
-    """Name -> function that builds a miniature; "kinetics_lists" is the second layout of the reader "kinetics"."""
+    """Name -> function that builds a miniature; "kinetics_lists" is the second layout of the reader
+    "kinetics".
+    """
     return BUILD
 
 
 @pytest.fixture
 def miniature(tmp_path):
-    """miniature(name) -> root of one with files that hold their own names: enough for a reader, which opens no video."""
+    """miniature(name) -> root of one with files that hold their own names: enough for a reader, which opens
+    no video.
+    """
 
     def make(name: str, root: Path | None = None) -> Path:
         root = root or tmp_path / "raw"

@@ -1,4 +1,6 @@
-"""readers.py, and what every reader owes to it: hostile names refused one by one, ids that depend on nothing but the video itself."""
+"""readers.py, and what every reader owes to it: hostile names refused one by one, ids that depend on nothing
+but the video itself.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import shutil
 
 import pytest
 
-from dfdc_video.readers import (
+from dfdc_video.preparation.reading import (
     Repeated,
     agreed,
     distinct,
@@ -40,7 +42,9 @@ def test_usable_says_why_not(tmp_path):
     assert usable(tmp_path, "a.mp4") == ""
     for name, kind in HOSTILE.items():
         assert usable(tmp_path, name).startswith(f"{kind}:"), name
-    assert usable(tmp_path, "folder.mp4").startswith("not a regular file") and usable(tmp_path, "pipe.mp4").startswith("not a regular file")
+    assert usable(tmp_path, "folder.mp4").startswith("not a regular file") and usable(
+        tmp_path, "pipe.mp4"
+    ).startswith("not a regular file")
 
 
 def test_links_are_refused_wherever_they_lead(tmp_path):
@@ -63,8 +67,33 @@ def test_links_are_refused_wherever_they_lead(tmp_path):
 def test_ids():
     plain = {"aaa.mp4": "aaa", "real/anna/a.mp4": "real__anna__a", "p_0/a.b-c.mp4": "p_0__a.b-c"}
     assert {path: video_id_of(path) for path in plain} == plain
-    tricky = ["a b.mp4", "a_b.mp4", "a-b.mp4", "a/b.mp4", "a__b.mp4", "a_/b.mp4", "a/_b.mp4", "A.mp4", "a.mp4", "a.MP4", "a.mov", "a.mov.mp4"]
-    tricky += ["é.mp4", "ü.mp4", "-a.mp4", "_a.mp4", "va.mp4", "x" * 200 + "1.mp4", "x" * 200 + "2.mp4", "a..mp4", "c/a.mp4", "c__a.mp4", ".a.mp4"]
+    tricky = [
+        "a b.mp4",
+        "a_b.mp4",
+        "a-b.mp4",
+        "a/b.mp4",
+        "a__b.mp4",
+        "a_/b.mp4",
+        "a/_b.mp4",
+        "A.mp4",
+        "a.mp4",
+        "a.MP4",
+        "a.mov",
+        "a.mov.mp4",
+    ]
+    tricky += [
+        "é.mp4",
+        "ü.mp4",
+        "-a.mp4",
+        "_a.mp4",
+        "va.mp4",
+        "x" * 200 + "1.mp4",
+        "x" * 200 + "2.mp4",
+        "a..mp4",
+        "c/a.mp4",
+        "c__a.mp4",
+        ".a.mp4",
+    ]
     tricky += [f"{video_id_of(path)}.mp4" for path in tricky]  # names made to look like ids
     ids = [video_id_of(path) for path in dict.fromkeys(tricky)]
     assert len({i.lower() for i in ids}) == len(ids), "also where a file system ignores case"
@@ -73,10 +102,20 @@ def test_ids():
 
 def test_every_value_of_a_repeated_key_is_seen(tmp_path):
     path = tmp_path / "m.json"
-    path.write_text('\ufeff{"a": {"label": "REAL"}, "a": {"label": "FAKE"}, "b": {"label": 1, "label": 0}, "c": {"x": null}, "c": {"x": null}}')
+    path.write_text(
+        '\ufeff{"a": {"label": "REAL"}, "a": {"label": "FAKE"}, "b": {"label": 1, "label": 0}, "c": '
+        '{"x": '
+        'null}, "c": {"x": null}}'
+    )
     table = load_table(path, "entries")
-    assert table == {"a": [{"label": "REAL"}, {"label": "FAKE"}], "b": [{"label": Repeated([1, 0])}], "c": [{"x": None}]}
-    assert [values(table[k], "label") for k in "abc"] == [["REAL", "FAKE"], [1, 0], []] and values([{"x": float("nan")}], "x") == []
+    assert table == {
+        "a": [{"label": "REAL"}, {"label": "FAKE"}],
+        "b": [{"label": Repeated([1, 0])}],
+        "c": [{"x": None}],
+    }
+    assert [values(table[k], "label") for k in "abc"] == [["REAL", "FAKE"], [1, 0], []] and values(
+        [{"x": float("nan")}], "x"
+    ) == []
     assert agreed("labels", [1, 1]) == 1 and agreed("labels", []) is None
     with pytest.raises(ValueError, match="^contradictory labels: 'REAL' and 'FAKE'$"):
         agreed("labels", values(table["a"], "label"))
@@ -93,7 +132,12 @@ def test_lines_and_rows(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbffirst\r\n\r\n third \r\nlast\x0cpage")
     assert load_lines(tmp_path / "l.txt") == [(1, "first"), (3, "third"), (4, "last\x0cpage")]
     (tmp_path / "r.csv").write_text('a, b\n1,"x, y"\nshort\n3,4,5\n"open,1\n')
-    assert list(load_csv(tmp_path / "r.csv")) == [(2, {"a": "1", "b": "x, y"}), (3, {}), (4, {"a": "3", "b": "4"}), (5, {})]
+    assert list(load_csv(tmp_path / "r.csv")) == [
+        (2, {"a": "1", "b": "x, y"}),
+        (3, {}),
+        (4, {"a": "3", "b": "4"}),
+        (5, {}),
+    ]
 
 
 def test_a_refusal_fits_into_a_table(tmp_path):
@@ -106,7 +150,11 @@ def test_a_refusal_fits_into_a_table(tmp_path):
 def test_two_videos_of_one_id():
     copies = [Video("a", "x", "2/a.mp4", 0), Video("A", "x", "1/A.mp4", 0), Video("b", "x", "b.mp4", 1)]
     kept, rejections = distinct(copies)
-    assert [v.path for v in kept] == ["1/A.mp4", "b.mp4"] and [r.path for r in rejections] == ["2/a.mp4"] and "name clash: " in rejections[0].reason
+    assert (
+        [v.path for v in kept] == ["1/A.mp4", "b.mp4"]
+        and [r.path for r in rejections] == ["2/a.mp4"]
+        and "name clash: " in rejections[0].reason
+    )
 
 
 def read(name, root):
@@ -136,12 +184,23 @@ def plant_line(file, pattern):
     return plant
 
 
-# How a name gets into the metadata of each layout. `dfd` and `folder` have none: theirs are the names on the disk, below.
+# How a name gets into the metadata of each layout. `dfd` and `folder` have none: theirs are the names on the
+# disk, below.
 PLANT = {
     "dfdc": plant_dfdc, "dfdcp": plant_dfdcp, "ffpp": plant_ffpp, "celebdf": plant_line("List_of_testing_videos.txt", "0 {}"),
-    "kinetics": plant_line("annotations/kinetics_3.csv", "riding a bike,{},1,11,train,0"), "kinetics_lists": plant_line("train.csv", "{} 1"),
+    "kinetics": plant_line("annotations/kinetics_3.csv", ("riding a " "bike,{},1,11,train,0")), "kinetics_lists": plant_line("train.csv", "{} 1"),
 }  # fmt: skip
-NAMES = ["../../etc/passwd.mp4", "/etc/passwd.mp4", "a\\b.mp4", "nul\0.mp4", "new\nline.mp4", "n" * 300 + ".mp4", "gone.mp4", "./x.mp4", "link.mp4"]
+NAMES = [
+    "../../etc/passwd.mp4",
+    "/etc/passwd.mp4",
+    "a\\b.mp4",
+    "nul\0.mp4",
+    "new\nline.mp4",
+    "n" * 300 + ".mp4",
+    "gone.mp4",
+    "./x.mp4",
+    "link.mp4",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda n: repr(n[:20]))
@@ -163,13 +222,19 @@ def test_hostile_names_in_metadata_are_refused_one_by_one(miniature, tmp_path, l
         assert any(r.reason.startswith(kinds.get(name, ("outside the root", "bad name"))) for r in new)
 
 
-@pytest.mark.parametrize("layout", ["dfdc", "dfdcp", "ffpp", "dfd", "celebdf", "kinetics", "kinetics_lists", "folder"])
+@pytest.mark.parametrize(
+    "layout", ["dfdc", "dfdcp", "ffpp", "dfd", "celebdf", "kinetics", "kinetics_lists", "folder"]
+)
 def test_hostile_files_on_disk_are_refused_one_by_one(miniature, tmp_path, layout):
     root = miniature(layout)
     clean, before = read(layout, root)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/x.mp4").write_bytes(b"secret")
-    places = {"ffpp": "original_sequences/youtube/c23/videos", "dfd": "original_sequences/actors/c23/videos", "celebdf": "Celeb-real"}
+    places = {
+        "ffpp": "original_sequences/youtube/c23/videos",
+        "dfd": "original_sequences/actors/c23/videos",
+        "celebdf": "Celeb-real",
+    }
     place = root / places.get(layout, "train/real/anna" if layout == "folder" else ".")
     for name in (b"a\\b.mp4", b"new\nline.mp4", b"latin\xe9.mp4"):
         (place / os.fsdecode(name)).write_bytes(b"x")
@@ -182,7 +247,9 @@ def test_hostile_files_on_disk_are_refused_one_by_one(miniature, tmp_path, layou
     assert sum(reason.startswith(("bad name:", "outside the root:")) for reason in new.values()) == 3
 
 
-@pytest.mark.parametrize("layout", ["dfdc", "dfdcp", "ffpp", "dfd", "celebdf", "kinetics", "kinetics_lists", "folder"])
+@pytest.mark.parametrize(
+    "layout", ["dfdc", "dfdcp", "ffpp", "dfd", "celebdf", "kinetics", "kinetics_lists", "folder"]
+)
 def test_ids_do_not_depend_on_what_else_is_there(miniature, tmp_path, layout):
     root = miniature(layout)
     whole = {v.path: v for v in read(layout, root)[0]}
@@ -194,4 +261,7 @@ def test_ids_do_not_depend_on_what_else_is_there(miniature, tmp_path, layout):
         for other in whole.keys() - {path}:
             (single / other).unlink()
         alone = {v.path: v for v in read(layout, single)[0]}
-        assert list(alone) == [path] and (alone[path].video_id, alone[path].source_id) == (whole[path].video_id, whole[path].source_id)
+        assert list(alone) == [path] and (alone[path].video_id, alone[path].source_id) == (
+            whole[path].video_id,
+            whole[path].source_id,
+        )

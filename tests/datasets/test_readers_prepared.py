@@ -1,4 +1,6 @@
-"""Every reader end to end: a miniature of its layout with drawn people in it, prepared, and what the manifest says of it."""
+"""Every reader end to end: a miniature of its layout with drawn people in it, prepared, and what the manifest
+says of it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from dfdc_video.prepare import prepare
+from dfdc_video.preparation.prepare import prepare
 
 # layout -> settings; (label, split) of the videos whose split the data set itself gives
 CASES = {
@@ -25,22 +27,36 @@ CASES = {
 @pytest.mark.parametrize("layout", sorted(CASES))
 def test_prepared(layouts, make_video, tmp_path, layout):
     count = iter(range(100))
-    layouts[layout](tmp_path / "raw", lambda path: make_video(f"raw/{path}", identity=next(count), num_frames=12))
+    layouts[layout](
+        tmp_path / "raw", lambda path: make_video(f"raw/{path}", identity=next(count), num_frames=12)
+    )
     settings, expected = CASES[layout]
     manifest = prepare(layout, tmp_path / "raw", tmp_path / "out", size=64, workers=1, **settings)
     videos = manifest.videos.set_index("video_id")
     with (tmp_path / "out/quarantine.csv").open() as stream:
         assert list(csv.DictReader(stream)) == [], "a miniature has nothing to refuse"
-    assert set(videos["status"]) == {"ok"} and set(videos["dataset"]) == {layout} and set(manifest.tracks["video_id"]) == set(videos.index)
+    assert (
+        set(videos["status"]) == {"ok"}
+        and set(videos["dataset"]) == {layout}
+        and set(manifest.tracks["video_id"]) == set(videos.index)
+    )
     if expected:
         assert Counter(zip(videos["label"], videos["split"], strict=True)) == expected
     fakes = videos[videos["source_id"] != ""]
-    families = pd.concat([fakes["source_id"], pd.Series(videos.index, videos.index)[lambda s: ~s.index.isin(fakes.index)]]).rename("family")
+    families = pd.concat(
+        [fakes["source_id"], pd.Series(videos.index, videos.index)[lambda s: ~s.index.isin(fakes.index)]]
+    ).rename("family")
     joined = videos.join(families)
-    assert (joined.groupby("family")["group_id"].nunique() == 1).all(), "an original and its fakes are one group, also where it is missing"
+    assert (joined.groupby("family")["group_id"].nunique() == 1).all(), (
+        "an original and its fakes are one group, also where it is missing"
+    )
     assert (joined.groupby("group_id")["split"].nunique() == 1).all()
     if layout == "dfdc":
-        assert videos.loc["cccccccccc", "group_id"] == videos.loc["dddddddddd", "group_id"] != videos.loc["eeeeeeeeee", "group_id"]
+        assert (
+            videos.loc["cccccccccc", "group_id"]
+            == videos.loc["dddddddddd", "group_id"]
+            != videos.loc["eeeeeeeeee", "group_id"]
+        )
     if layout == "ffpp":
         assert videos.loc["deepfakes__c23__071_054", "mask_path"] and videos["group_id"].nunique() == 2
     if layout == "kinetics":

@@ -24,12 +24,21 @@ def test_table_says_what_the_predictions_say(pair, tmp_path):
     assert list(table.index) == ["frame", "slowfast"]
     for run in map(load_run, pair):
         part = run.scores[run.scores["method"] != "spatial"]
-        assert table.loc[run.name, "video/auc"] == pytest.approx(roc_auc_score(run.scores["label"], run.scores["score"]))
-        assert table.loc[run.name, "video/auc/temporal"] == pytest.approx(roc_auc_score(part["label"], part["score"]))
+        assert table.loc[run.name, "video/auc"] == pytest.approx(
+            roc_auc_score(run.scores["label"], run.scores["score"])
+        )
+        assert table.loc[run.name, "video/auc/temporal"] == pytest.approx(
+            roc_auc_score(part["label"], part["score"])
+        )
         low, high = table.loc[run.name, ["video/auc_low", "video/auc_high"]]
         assert low <= table.loc[run.name, "video/auc"] <= high
     assert table.loc["frame", "video/auc/temporal_low"] < 0.5 < table.loc["frame", "video/auc/temporal_high"]
-    assert table.loc["slowfast", ["num_parameters", "train_seconds", "num_videos", "scored"]].tolist() == [11_200_000, 95.0, 75, 75]
+    assert table.loc["slowfast", ["num_parameters", "train_seconds", "num_videos", "scored"]].tolist() == [
+        11_200_000,
+        95.0,
+        75,
+        75,
+    ]
     read = pd.read_csv(comparison.to_csv(tmp_path / "table.csv"))
     pd.testing.assert_frame_equal(read, comparison.table(), check_dtype=False)
 
@@ -57,7 +66,9 @@ def test_other_splits_videos_and_frames_are_refused(runs, pair, tmp_path):
     other = runs.write(tmp_path / "fewer", videos=runs.videos(24))
     with pytest.raises(ValueError, match="not tested on the same videos \\(3 rows differ, first g24_real"):
         compare([pair[0], other])
-    other = runs.write(tmp_path / "long", videos=runs.videos(25), report={"clip": {"num_frames": 32, "frame_stride": 2}})
+    other = runs.write(
+        tmp_path / "long", videos=runs.videos(25), report={"clip": {"num_frames": 32, "frame_stride": 2}}
+    )
     with pytest.raises(ValueError, match="different frames \\(frame: num_frames=16; long: num_frames=32\\)"):
         compare([pair[0], other])
     allowed = compare([pair[0], other], num_samples=20, allow_different_frames=True)
@@ -69,26 +80,45 @@ def test_seeds_of_an_arm_become_one_row(runs, tmp_path):
     for arm, strength in (("frame", 0.3), ("sequence", 1.0)):
         for seed in range(3):
             entries = {"experiment": "question", "arm": arm, "seed": seed, "train_seconds": 10.0 * seed}
-            paths.append(runs.write(tmp_path / f"{arm}_{seed}", videos=videos, strength=strength, seed=seed, report=entries))
+            paths.append(
+                runs.write(
+                    tmp_path / f"{arm}_{seed}", videos=videos, strength=strength, seed=seed, report=entries
+                )
+            )
     comparison = compare(paths, num_samples=200)
     assert [(row.name, len(row.runs)) for row in comparison.rows] == [("frame", 3), ("sequence", 3)]
     row, table = comparison.rows[0], comparison.table().set_index("name")
     members = [load_run(p) for p in paths[:3]]
     values = [roc_auc_score(m.scores["label"], m.scores["score"]) for m in members]
     assert table.loc["frame", "video/auc_seed_sd"] == pytest.approx(np.std(values, ddof=1))
-    assert table.loc["frame", "video/auc"] == pytest.approx(np.mean(values)), "the mean of the runs, not their ensemble"
-    assert row.intervals["video/auc"].low <= table.loc["frame", "video/auc"] <= row.intervals["video/auc"].high
+    assert table.loc["frame", "video/auc"] == pytest.approx(np.mean(values)), (
+        "the mean of the runs, not their ensemble"
+    )
+    assert (
+        row.intervals["video/auc"].low <= table.loc["frame", "video/auc"] <= row.intervals["video/auc"].high
+    )
     assert table.loc["frame", "train_seconds"] == 10.0
-    again = runs.write(tmp_path / "again", videos=videos, report={"experiment": "question", "arm": "frame", "seed": 1})
+    again = runs.write(
+        tmp_path / "again", videos=videos, report={"experiment": "question", "arm": "frame", "seed": 1}
+    )
     with pytest.raises(ValueError, match="arm frame has seed 1 twice"):
         compare([*paths, again])
-    elsewhere = runs.write(tmp_path / "elsewhere", videos=videos, report={"experiment": "other", "arm": "frame", "seed": 1})
-    assert [r.name for r in compare([*paths, elsewhere], num_samples=5).rows] == ["question/frame", "question/sequence", "other/frame"]
+    elsewhere = runs.write(
+        tmp_path / "elsewhere", videos=videos, report={"experiment": "other", "arm": "frame", "seed": 1}
+    )
+    assert [r.name for r in compare([*paths, elsewhere], num_samples=5).rows] == [
+        "question/frame",
+        "question/sequence",
+        "other/frame",
+    ]
 
 
 def test_runs_of_one_name_are_told_apart(runs, pair, tmp_path):
     other = runs.write(tmp_path / "later", videos=runs.videos(25), report={"name": "frame"})
-    assert [row.name for row in compare([pair[0], other], num_samples=5).rows] == ["frame (frame)", "frame (later)"]
+    assert [row.name for row in compare([pair[0], other], num_samples=5).rows] == [
+        "frame (frame)",
+        "frame (later)",
+    ]
     with pytest.raises(ValueError, match="was given twice"):
         compare([pair[0], pair[0]])
     with pytest.raises(ValueError, match="no run given"):
@@ -109,7 +139,11 @@ def test_missing_and_damaged_pieces_are_named(runs, tmp_path):
     with pytest.raises(FileNotFoundError, match="has no report.json; the runs run lie inside"):
         load_run(tmp_path / "parent")
     report = (run / "report.json").read_text()
-    for text, message in ((report[:40], "report.json is damaged"), ("{}", "lacks name, split, split_hash, clip, pooling"), ("[]", "lacks name")):
+    for text, message in (
+        (report[:40], "report.json is damaged"),
+        ("{}", "lacks name, split, split_hash, clip, pooling"),
+        ("[]", "lacks name"),
+    ):
         (run / "report.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             load_run(run)
@@ -133,7 +167,11 @@ def test_cautions(runs, tmp_path):
     a = runs.write(tmp_path / "a", videos=videos, strength=20)
     b = runs.write(tmp_path / "b", videos=videos, predictions=runs.predictions(worse, strength=0.5))
     warnings = " ".join(compare([a, b], num_samples=50).warnings)
-    assert "has 5 groups" in warnings and "a scored 15 of 15, b scored 14 of 15" in warnings and "without width" in warnings
+    assert (
+        "has 5 groups" in warnings
+        and "a scored 15 of 15, b scored 14 of 15" in warnings
+        and "without width" in warnings
+    )
 
 
 def test_worst_videos_are_those_with_the_least_probability_of_the_truth(pair):

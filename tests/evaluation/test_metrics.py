@@ -15,14 +15,20 @@ def sample(seed: int, *, ties: bool, size: int = 200) -> tuple[np.ndarray, np.nd
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, size)
     scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.25), 0.001, 0.999)
-    return labels, np.round(scores * 9.5) / 10 + 0.013 if ties else scores, rng.integers(0, 4, size).astype(float)
+    return (
+        labels,
+        np.round(scores * 9.5) / 10 + 0.013 if ties else scores,
+        rng.integers(0, 4, size).astype(float),
+    )
 
 
 def eer_by_root(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> float:
     """Crossing of the ROC polygon, walked along its corners, with the falling diagonal."""
     fpr, tpr, _ = oracle.roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
     corner = np.arange(len(fpr))
-    t = brentq(lambda t: np.interp(t, corner, fpr) + np.interp(t, corner, tpr) - 1, 0, len(fpr) - 1, xtol=1e-12)
+    t = brentq(
+        lambda t: np.interp(t, corner, fpr) + np.interp(t, corner, tpr) - 1, 0, len(fpr) - 1, xtol=1e-12
+    )
     return float(np.interp(t, corner, fpr))
 
 
@@ -36,20 +42,31 @@ def test_two_classes_agree_with_scikit_learn(seed, ties, weighted):
     assert tuple(got) == metric_names(2)
     assert got["auc"] == pytest.approx(oracle.roc_auc_score(labels, scores, sample_weight=weights))
     assert got["ap"] == pytest.approx(oracle.average_precision_score(labels, scores, sample_weight=weights))
-    assert got["accuracy"] == pytest.approx(oracle.accuracy_score(labels, scores > 0.5, sample_weight=weights))
-    assert got["log_loss"] == pytest.approx(oracle.log_loss(labels, np.clip(scores, 0.01, 0.99), sample_weight=weights))
+    assert got["accuracy"] == pytest.approx(
+        oracle.accuracy_score(labels, scores > 0.5, sample_weight=weights)
+    )
+    assert got["log_loss"] == pytest.approx(
+        oracle.log_loss(labels, np.clip(scores, 0.01, 0.99), sample_weight=weights)
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_equal_error_rate_is_where_the_roc_polygon_crosses_the_diagonal(seed):
     labels, scores, weights = sample(seed, ties=seed % 2 == 0)
     expected = eer_by_root(labels, scores, weights)
-    assert video_metrics(labels, np.c_[1 - scores, scores], weights)["eer"] == pytest.approx(expected, abs=1e-9)
+    assert video_metrics(labels, np.c_[1 - scores, scores], weights)["eer"] == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_known_equal_error_rates():
     labels = np.array([0, 0, 1, 1])
-    cases = {(0.1, 0.2, 0.8, 0.9): 0.0, (0.8, 0.9, 0.1, 0.2): 1.0, (0.1, 0.6, 0.5, 0.9): 0.5, (0.5, 0.5, 0.5, 0.5): 0.5}
+    cases = {
+        (0.1, 0.2, 0.8, 0.9): 0.0,
+        (0.8, 0.9, 0.1, 0.2): 1.0,
+        (0.1, 0.6, 0.5, 0.9): 0.5,
+        (0.5, 0.5, 0.5, 0.5): 0.5,
+    }
     for scores, expected in cases.items():
         assert video_metrics(labels, np.c_[1 - np.array(scores), scores])["eer"] == pytest.approx(expected)
 
@@ -68,7 +85,9 @@ def test_many_weight_vectors_are_each_by_itself():
     weights = np.random.default_rng(0).integers(0, 3, (7, len(labels))).astype(float)
     together = weighted_metrics(labels, probs, weights)
     for row, w in enumerate(weights):
-        assert {name: v[row] for name, v in together.items()} == pytest.approx(video_metrics(labels, probs, w))
+        assert {name: v[row] for name, v in together.items()} == pytest.approx(
+            video_metrics(labels, probs, w)
+        )
 
 
 @pytest.mark.parametrize(("num_classes", "last"), [(3, "top2"), (6, "top5"), (9, "top5")])
@@ -80,9 +99,13 @@ def test_more_classes_agree_with_scikit_learn(num_classes, last):
     assert tuple(got) == ("log_loss", "top1", last)
     for name in ("top1", last):
         k, classes = int(name[3:]), np.arange(num_classes)
-        assert got[name] == pytest.approx(oracle.top_k_accuracy_score(labels, probs, k=k, labels=classes, sample_weight=weights))
+        assert got[name] == pytest.approx(
+            oracle.top_k_accuracy_score(labels, probs, k=k, labels=classes, sample_weight=weights)
+        )
     unclipped = video_metrics(labels, probs, weights, clip=0)
-    assert unclipped["log_loss"] == pytest.approx(oracle.log_loss(labels, probs, sample_weight=weights, labels=np.arange(num_classes)))
+    assert unclipped["log_loss"] == pytest.approx(
+        oracle.log_loss(labels, probs, sample_weight=weights, labels=np.arange(num_classes))
+    )
 
 
 def test_a_prior_is_neither_rewarded_nor_punished():

@@ -16,11 +16,24 @@ def logit(p: float) -> float:
 
 @pytest.fixture
 def tables():
-    """Video b has two tracks, one of them with three clips; c was decoded without a face; d gave no prediction."""
-    clips = [("a", "a_0", 0, 0, 0.2), ("b", "b_0", 0, 1, 0.9), ("b", "b_1", 0, 1, 0.1), ("b", "b_1", 16, 1, 0.3), ("b", "b_1", 32, 1, 0.2)]
+    """Video b has two tracks, one of them with three clips; c was decoded without a face; d gave no
+    prediction.
+    """
+    clips = [
+        ("a", "a_0", 0, 0, 0.2),
+        ("b", "b_0", 0, 1, 0.9),
+        ("b", "b_1", 0, 1, 0.1),
+        ("b", "b_1", 16, 1, 0.3),
+        ("b", "b_1", 32, 1, 0.2),
+    ]
     predictions = pd.DataFrame(clips, columns=["video_id", "track_id", "start_frame", "label", "p"])
     predictions["logit_0"], predictions["logit_1"] = 0.0, predictions.pop("p").map(logit)
-    rows = [("a", 0, "real", "g0", "ok"), ("b", 1, "swap", "g0", "ok"), ("c", 1, "swap", "g1", "no_face"), ("d", 0, "real", "g1", "ok")]
+    rows = [
+        ("a", 0, "real", "g0", "ok"),
+        ("b", 1, "swap", "g0", "ok"),
+        ("c", 1, "swap", "g1", "no_face"),
+        ("d", 0, "real", "g1", "ok"),
+    ]
     return predictions, pd.DataFrame(rows, columns=["video_id", "label", "method", "group_id", "status"])
 
 
@@ -45,7 +58,9 @@ def test_order_of_rows_is_irrelevant_and_probabilities_sum_to_one(runs, pooling,
     videos = runs.videos(8)
     predictions = runs.predictions(videos, num_classes=num_classes)
     scores = pool_predictions(predictions, videos, pooling=pooling)
-    shuffled = pool_predictions(predictions.sample(frac=1, random_state=3), videos.sample(frac=1, random_state=4), pooling=pooling)
+    shuffled = pool_predictions(
+        predictions.sample(frac=1, random_state=3), videos.sample(frac=1, random_state=4), pooling=pooling
+    )
     pd.testing.assert_frame_equal(scores, shuffled, check_exact=True)
     assert np.allclose(scores.filter(like="prob_").sum(axis=1), 1)
     assert list(scores["video_id"]) == sorted(videos["video_id"])
@@ -110,10 +125,15 @@ def test_unknown_pooling_and_setting_are_refused(tables):
 def test_ids_that_look_like_numbers_or_gaps_stay_text(tables, tmp_path):
     predictions, videos = tables
     names = {"a": "007", "b": "NA", "c": "1e3", "d": "d"}
-    predictions["video_id"], videos["video_id"] = predictions["video_id"].map(names), videos["video_id"].map(names)
+    predictions["video_id"], videos["video_id"] = (
+        predictions["video_id"].map(names),
+        videos["video_id"].map(names),
+    )
     predictions.to_csv(tmp_path / "predictions.csv", index=False)
     videos.to_csv(tmp_path / "videos.csv", index=False)
-    scores = pool_predictions(read_predictions(tmp_path / "predictions.csv"), read_videos(tmp_path / "videos.csv"))
+    scores = pool_predictions(
+        read_predictions(tmp_path / "predictions.csv"), read_videos(tmp_path / "videos.csv")
+    )
     assert sorted(scores["video_id"]) == ["007", "1e3", "NA", "d"]
     assert scores.set_index("video_id").loc["NA", "score"] == pytest.approx(0.55)
 

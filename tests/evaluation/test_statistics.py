@@ -37,7 +37,9 @@ def test_agrees_with_a_bootstrap_that_repeats_rows():
     assert samples.num_dropped == 0
     for b, w in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(60), w)
-        assert {name: v[b] for name, v in samples.samples.items()} == pytest.approx(video_metrics(labels[rows], probs[rows]))
+        assert {name: v[b] for name, v in samples.samples.items()} == pytest.approx(
+            video_metrics(labels[rows], probs[rows])
+        )
 
 
 def test_chunks_do_not_change_the_samples(monkeypatch):
@@ -56,7 +58,9 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         labels = np.arange(80) % 2
         right = rng.random(80) < 0.8
         scores = np.where(right == (labels == 1), 0.9, 0.1)
-        low, high = bootstrap(labels, np.c_[1 - scores, scores], np.arange(80), num_samples=300, seed=trial)["accuracy"][1:]
+        low, high = bootstrap(labels, np.c_[1 - scores, scores], np.arange(80), num_samples=300, seed=trial)[
+            "accuracy"
+        ][1:]
         hits += low <= 0.8 <= high
     assert 0.89 <= hits / 200 <= 0.99
 
@@ -88,7 +92,9 @@ def test_samples_with_one_class_are_dropped_and_counted():
     labels, scores = np.array([0, 1, 1]), np.array([0.2, 0.7, 0.6])
     samples = resample(labels, np.c_[1 - scores, scores], np.array(["a", "b", "b"]), num_samples=1000)
     assert 400 < samples.num_dropped < 600  # both draws hit one group in half of the samples
-    assert all(len(v) == 1000 - samples.num_dropped and np.isfinite(v).all() for v in samples.samples.values())
+    assert all(
+        len(v) == 1000 - samples.num_dropped and np.isfinite(v).all() for v in samples.samples.values()
+    )
 
 
 def test_one_group_gives_no_interval():
@@ -105,7 +111,9 @@ def test_paired_difference_is_narrower_than_unpaired_ones():
     other = np.c_[1 - scores, scores]
     delta = paired_difference(labels, probs, other, np.arange(200))["auc"]
     alone = bootstrap(labels, probs, np.arange(200))["auc"]
-    assert delta.value == pytest.approx(video_metrics(labels, other)["auc"] - video_metrics(labels, probs)["auc"])
+    assert delta.value == pytest.approx(
+        video_metrics(labels, other)["auc"] - video_metrics(labels, probs)["auc"]
+    )
     assert 0 < delta.low <= delta.value <= delta.high
     assert delta.high - delta.low < 0.5 * (alone.high - alone.low)
     assert delta.fraction_above == 1.0
@@ -134,14 +142,22 @@ def test_evaluate_reports_methods_coverage_and_groups(runs):
     result = evaluate(scores, num_samples=300)
     assert result["coverage"] == {"num_videos": 90, "scored": 88, "no_face": 1, "unreadable": 1}
     assert result["num_groups"] == 30 and result["undefined"] == {}
-    assert set(result["metrics"]) == {"video/auc", "video/log_loss", "video/accuracy", "video/ap", "video/eer"}
+    assert set(result["metrics"]) == {
+        "video/auc",
+        "video/log_loss",
+        "video/accuracy",
+        "video/ap",
+        "video/eer",
+    }
     assert set(result["per_method"]) == {"spatial", "temporal"}
     part = scores[scores["method"] != "spatial"]
     expected = video_metrics(part["label"].to_numpy(), part[["prob_0", "prob_1"]].to_numpy())
     temporal = result["per_method"]["temporal"]
     assert {name: temporal[name]["value"] for name in expected} == pytest.approx(expected)
     assert (temporal["num_videos"], temporal["num_fake"]) == (60, 30)
-    assert temporal["auc"]["low"] < 0.5 < temporal["auc"]["high"] < result["per_method"]["spatial"]["auc"]["low"]
+    assert (
+        temporal["auc"]["low"] < 0.5 < temporal["auc"]["high"] < result["per_method"]["spatial"]["auc"]["low"]
+    )
 
 
 def test_evaluate_says_why_a_metric_is_undefined(runs):

@@ -6,7 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from dfdc_video.faces.crop import EYE_DISTANCE, EYE_HEIGHT, MAX_GROWTH, crop_box, cut_planes, eye_transform, face_sizes, split_track, warp_planes
+from dfdc_video.faces.crop import (
+    EYE_DISTANCE,
+    EYE_HEIGHT,
+    MAX_GROWTH,
+    crop_box,
+    cut_planes,
+    eye_transform,
+    face_sizes,
+    split_track,
+    warp_planes,
+)
 from dfdc_video.faces.track import Tracklet
 
 
@@ -27,7 +37,12 @@ def test_the_box_is_square_even_and_covers_every_face(seed):
     boxes = np.concatenate((low, low + rng.uniform(10, 80, (20, 2))), axis=1)
     x0, y0, x1, y1 = crop_box(boxes, margin=1.3)
     assert x1 - x0 == y1 - y0 and (x1 - x0) % 2 == x0 % 2 == y0 % 2 == 0
-    assert x0 <= boxes[:, 0].min() and y0 <= boxes[:, 1].min() and x1 >= boxes[:, 2].max() and y1 >= boxes[:, 3].max()
+    assert (
+        x0 <= boxes[:, 0].min()
+        and y0 <= boxes[:, 1].min()
+        and x1 >= boxes[:, 2].max()
+        and y1 >= boxes[:, 3].max()
+    )
 
 
 def test_a_box_of_one_frame_has_margin_times_the_face():
@@ -47,9 +62,13 @@ def test_a_moving_or_growing_track_is_divided(step, growth):
     track = Tracklet(5, boxes, 0.8, detection_rate=0.7, eyes_px=boxes + 1)
     pieces = split_track(track, margin=1.5, min_frames=8)
     assert len(pieces) > 1
-    assert [p.start_frame for p in pieces] == [5, *(p.end_frame for p in pieces[:-1])] and pieces[-1].end_frame == 205
+    assert [p.start_frame for p in pieces] == [5, *(p.end_frame for p in pieces[:-1])] and pieces[
+        -1
+    ].end_frame == 205
     assert np.array_equal(np.concatenate([p.boxes_px for p in pieces]), track.boxes_px)
-    assert np.array_equal(np.concatenate([p.eyes_px for p in pieces]), track.eyes_px) and {p.detection_rate for p in pieces} == {0.7}
+    assert np.array_equal(np.concatenate([p.eyes_px for p in pieces]), track.eyes_px) and {
+        p.detection_rate for p in pieces
+    } == {0.7}
     for p in pieces:
         box = crop_box(p.boxes_px, margin=1.5)
         assert len(p.boxes_px) >= 8
@@ -58,7 +77,9 @@ def test_a_moving_or_growing_track_is_divided(step, growth):
 
 def test_pieces_are_never_too_short():
     pieces = split_track(Tracklet(0, moving(30, step=40), 0.8), margin=1.5, min_frames=8)
-    assert [len(p.boxes_px) for p in pieces] == [p.end_frame - p.start_frame for p in pieces] and min(len(p.boxes_px) for p in pieces) >= 8
+    assert [len(p.boxes_px) for p in pieces] == [p.end_frame - p.start_frame for p in pieces] and min(
+        len(p.boxes_px) for p in pieces
+    ) >= 8
 
 
 def test_a_jump_is_where_the_track_is_divided():
@@ -69,7 +90,11 @@ def test_a_jump_is_where_the_track_is_divided():
 def planes_of(height: int, width: int, *, smooth: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     y, u, v = (rng.integers(0, 255, (-(-height // p), -(-width // p)), dtype=np.uint8) for p in (1, 2, 2))
-    return tuple(cv2.GaussianBlur(p, (0, 0), smooth / q) for p, q in ((y, 1), (u, 2), (v, 2))) if smooth else (y, u, v)
+    return (
+        tuple(cv2.GaussianBlur(p, (0, 0), smooth / q) for p, q in ((y, 1), (u, 2), (v, 2)))
+        if smooth
+        else (y, u, v)
+    )
 
 
 def split(picture: np.ndarray) -> list[np.ndarray]:
@@ -79,7 +104,9 @@ def split(picture: np.ndarray) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("turns", range(4))  # planes of a rotated video are views with other strides
-@pytest.mark.parametrize("box", [(10, 20, 42, 52), (-10, -6, 22, 26), (40, 30, 72, 62), (-10, 20, 22, 52), (-20, -20, 120, 120)])
+@pytest.mark.parametrize(
+    "box", [(10, 20, 42, 52), (-10, -6, 22, 26), (40, 30, 72, 62), (-10, 20, 22, 52), (-20, -20, 120, 120)]
+)
 def test_planes_are_cut_alike_and_repeat_their_edges(box, turns):
     planes = tuple(np.rot90(p, turns) for p in planes_of(60, 80))
     for got, plane, part in zip(split(cut_planes(planes, box)), planes, (1, 2, 2), strict=True):
@@ -102,9 +129,13 @@ def test_eyes_come_to_their_places(turn_degrees, apart, size):
     matrix = eye_transform(eyes, size=size, margin=1.5)
     right, left = (matrix @ (*eye, 1) for eye in eyes.reshape(2, 2))
     height = (0.5 - EYE_HEIGHT / 1.5) * size
-    assert np.allclose(right, (size / 2 * (1 - EYE_DISTANCE / 1.5), height)) and np.allclose(left, (size / 2 * (1 + EYE_DISTANCE / 1.5), height))
+    assert np.allclose(right, (size / 2 * (1 - EYE_DISTANCE / 1.5), height)) and np.allclose(
+        left, (size / 2 * (1 + EYE_DISTANCE / 1.5), height)
+    )
     y, x = np.mgrid[:180, :200] + 0.5
-    spots = sum(np.exp(-((x - ex) ** 2 + (y - ey) ** 2) / (2 * (apart / 6) ** 2)) for ex, ey in eyes.reshape(2, 2))
+    spots = sum(
+        np.exp(-((x - ex) ** 2 + (y - ey) ** 2) / (2 * (apart / 6) ** 2)) for ex, ey in eyes.reshape(2, 2)
+    )
     plane = (30 + 200 * spots).astype(np.uint8)
     half = cv2.resize(plane, (100, 90), interpolation=cv2.INTER_AREA)
     for got, part in zip(split(warp_planes((plane, half, half), matrix, size)), (1, 2, 2), strict=True):
@@ -131,5 +162,11 @@ def test_warping_is_opencvs_inside_and_repeats_the_edge_outside():
 def test_a_large_face_is_averaged_and_not_picked():
     y = np.zeros((400, 400), np.uint8)
     y[::2] = 200  # lines that picking single pixels would show as stripes
-    shown = split(warp_planes((y, y[::2, ::2], y[::2, ::2]), eye_transform(np.array([120.0, 200, 280, 200]), size=32, margin=1.5), 32))[0]
+    shown = split(
+        warp_planes(
+            (y, y[::2, ::2], y[::2, ::2]),
+            eye_transform(np.array([120.0, 200, 280, 200]), size=32, margin=1.5),
+            32,
+        )
+    )[0]
     assert np.abs(shown.astype(int) - 100).max() < 15

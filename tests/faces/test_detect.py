@@ -1,4 +1,6 @@
-"""Every detector by name: what it finds, what it refuses, and the pure parts with made-up numbers. Detectors live in a spawned worker."""
+"""Every detector by name: what it finds, what it refuses, and the pure parts with made-up numbers. Detectors
+live in a spawned worker.
+"""
 
 import multiprocessing
 from pathlib import Path
@@ -7,12 +9,13 @@ import numpy as np
 import pytest
 from pebble import ProcessPool
 
+from dfdc_video.benchmarks import detect as bench
 from dfdc_video.faces.detect import Consensus, Detector, clip_box
 from dfdc_video.faces.kitti import Kitti, find_labels
 from dfdc_video.faces.tiled import is_cut, merge, spans, windows
 from dfdc_video.faces.track import iou
 from dfdc_video.records import Face, Stream
-from dfdc_video.registry import DETECTORS, load_file, top_level
+from dfdc_video.registry import DETECTORS
 
 STREAM = Stream(20, 30.0, 240, 320, 0, "h264", np.arange(20) / 30)
 
@@ -21,21 +24,24 @@ STREAM = Stream(20, 30.0, 240, 320, 0, "h264", np.arange(20) / 30)
 def worker():
     """worker(function, *args, **kwargs): call it in one spawned process that keeps what it imported."""
     with ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda function, *args, **kwargs: pool.schedule(function, args=args, kwargs=kwargs, timeout=120).result()
+        yield lambda function, *args, **kwargs: pool.schedule(
+            function, args=args, kwargs=kwargs, timeout=120
+        ).result()
 
 
 @pytest.fixture(scope="module")
 def scenes():
     """Two scenes of the ruler: two near faces, four far ones."""
-    ruler = load_file(top_level("benchmarks") / "detect.py")
-    return {kind: ruler.scene(0, kind, 0) for kind in ("near", "far")}
+    return {kind: bench.scene(0, kind, 0) for kind in ("near", "far")}
 
 
 def packaged_model(name):
     """A model file inside mediapipe 0.10.21, found without importing it."""
     import importlib.util
 
-    return str(Path(importlib.util.find_spec("mediapipe").origin).parent / f"modules/face_detection/{name}.tflite")
+    return str(
+        Path(importlib.util.find_spec("mediapipe").origin).parent / f"modules/face_detection/{name}.tflite"
+    )
 
 
 def found_by(name, frame, settings):
@@ -62,7 +68,9 @@ LOOKING = {
 def test_every_detector_is_tested_and_takes_a_confidence():
     assert {*LOOKING, "kitti"} <= set(DETECTORS.names())
     for name in (*LOOKING, "kitti"):  # refused before a model is loaded, hence in this process
-        with pytest.raises((ValueError, FileNotFoundError), match="min_confidence 1.5: expected a number between 0 and 1"):
+        with pytest.raises(
+            (ValueError, FileNotFoundError), match="min_confidence 1.5: expected a number between 0 and 1"
+        ):
             DETECTORS.get(name)(min_confidence=1.5)
 
 
@@ -75,7 +83,12 @@ def test_near_faces(worker, scenes, name):
     for face in faces:
         x0, y0, x1, y1 = face.box_px
         (right_eye, left_eye, nose, mouth), index = face.keypoints_px[:4], face.frame_index
-        assert index == 7 and right_eye[0] < nose[0] < left_eye[0] and right_eye[1] < nose[1] < mouth[1] < y1 and x0 < nose[0] < x1
+        assert (
+            index == 7
+            and right_eye[0] < nose[0] < left_eye[0]
+            and right_eye[1] < nose[1] < mouth[1] < y1
+            and x0 < nose[0] < x1
+        )
 
 
 def test_windows_find_the_far_faces_that_the_whole_frame_does_not(worker, scenes):
@@ -90,7 +103,9 @@ def test_windows_find_the_far_faces_that_the_whole_frame_does_not(worker, scenes
 
 def test_consensus_is_what_both_see(worker, scenes):
     frame, boxes = scenes["near"]
-    first, second, both = (worker(found_by, name, frame, {})[0] for name in ("blazeface_full", "blazeface_short", "consensus"))
+    first, second, both = (
+        worker(found_by, name, frame, {})[0] for name in ("blazeface_full", "blazeface_short", "consensus")
+    )
     assert sorted(f.box_px for f in both) == sorted(f.box_px for f in first)
     for face in both:
         partner = max(second, key=lambda f: iou(face.box_px, f.box_px))
@@ -120,7 +135,10 @@ def test_consensus_keeps_the_first_ones_box_and_the_smaller_confidence():
     second = Fixed(((2, 0, 42, 40), 0.6), ((60, 60, 70, 70), 0.95), long_side_px=960)
     ((face,),) = Consensus(first, second, 0.5, 0.5).detect(frame, [3])
     assert (face.box_px, face.confidence, face.frame_index) == ((0, 0, 40, 40), 0.6, 3)
-    assert Consensus(first, second, 0.5, 0.5).long_side_px == 960 and Consensus(first, Fixed(), 0.5, 0.5).long_side_px == 0
+    assert (
+        Consensus(first, second, 0.5, 0.5).long_side_px == 960
+        and Consensus(first, Fixed(), 0.5, 0.5).long_side_px == 0
+    )
     assert Consensus(first, Fixed(), 0.5, 0.5).detect(frame, [3]) == [[]]
     Consensus(first, second, 0.5, 0.5).start(Path("a/v.mp4"), STREAM)
     assert (first.video, second.video) == ("v.mp4", "v.mp4")
@@ -138,11 +156,21 @@ def test_tasks_give_the_boxes_of_the_solutions(worker, scenes):
 
 def test_tasks_say_which_file_they_lack(worker, tmp_path):
     for wrong in ("", str(tmp_path / "absent.tflite")):
-        with pytest.raises(FileNotFoundError, match="expected the .tflite file of a face detector; fetch blaze_face_short_range.tflite from https"):
+        with pytest.raises(
+            FileNotFoundError,
+            match=(
+                "expected the .tflite file of a face detector; fetch blaze_face_short_range.tflite from https"
+            ),
+        ):
             DETECTORS.get("mediapipe_tasks")(model_path=wrong)
     (tmp_path / "bad.tflite").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="bad.tflite is no face detector that mediapipe"):
-        worker(found_by, "mediapipe_tasks", np.zeros((64, 64, 3), np.uint8), {"model_path": str(tmp_path / "bad.tflite")})
+        worker(
+            found_by,
+            "mediapipe_tasks",
+            np.zeros((64, 64, 3), np.uint8),
+            {"model_path": str(tmp_path / "bad.tflite")},
+        )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +201,9 @@ def test_spans_cover_evenly():
 def test_windows_are_the_frame_strips_and_the_grid():
     found = windows(1280, 720, grid=3, overlap=0.3)
     assert len(found) == 16 and found[0] == (0, 0, 1280, 720)
-    assert [(w[0], w[2]) for w in found[1:4]] == [(w[0], w[2]) for w in found[7:10]] and all((w[1], w[3]) == (0, 720) for w in found[1:4])
+    assert [(w[0], w[2]) for w in found[1:4]] == [(w[0], w[2]) for w in found[7:10]] and all(
+        (w[1], w[3]) == (0, 720) for w in found[1:4]
+    )
     assert all((w[0], w[2]) == (0, 1280) for w in found[4:7]) and len(set(found)) == 16
     assert windows(1280, 720, grid=1, overlap=0.3) == [(0, 0, 1280, 720)]
 
@@ -181,14 +211,17 @@ def test_windows_are_the_frame_strips_and_the_grid():
 def test_complete_boxes_win_over_cut_ones():
     window, size = (0, 0, 100, 100), (300, 100)
     assert is_cut((70, 20, 99.5, 50), window, *size) and not is_cut((50, 20, 80, 50), window, *size)
-    assert not is_cut((-3, -2, 40, 40), window, *size)  # at the frame's own edge a box is as complete as it gets
+    # at the frame's own edge a box is as complete as it gets
+    assert not is_cut((-3, -2, 40, 40), window, *size)
     whole, part, other = (60, 20, 120, 80), (62, 22, 99, 78), (200, 20, 240, 60)
     boxes = np.array([part, whole, other], dtype=float)
     assert merge(boxes, np.array([0.99, 0.6, 0.7]), np.array([True, False, False]), nms_iou=0.3) == [2, 1]
     assert merge(boxes, np.array([0.99, 0.6, 0.7]), np.array([False, False, False]), nms_iou=0.3) == [0, 2]
-    assert merge(boxes[:1], np.array([0.9]), np.array([True]), nms_iou=0.3) == [0]  # nothing better there: it stays
+    # nothing better there: it stays
+    assert merge(boxes[:1], np.array([0.9]), np.array([True]), nms_iou=0.3) == [0]
     inside = np.array([(0, 0, 100, 100), (10, 10, 30, 30)], dtype=float)
-    assert merge(inside, np.array([0.9, 0.95]), np.array([False, True]), nms_iou=0.3) == [0]  # part of a face inside the whole
+    # part of a face inside the whole
+    assert merge(inside, np.array([0.9, 0.95]), np.array([False, True]), nms_iou=0.3) == [0]
     assert merge(np.zeros((0, 4)), np.zeros(0), np.zeros(0, bool), nms_iou=0.3) == []
 
 
@@ -199,7 +232,9 @@ def test_boxes_are_clipped():
 
 def kitti_line(frame, box, *, track=1, kind="Face", score=None):
     numbers = " ".join(f"{v:.2f}" for v in box)
-    return f"{frame} {track} {kind} -1 -1 -10 {numbers} -1 -1 -1 -1000 -1000 -1000 -10" + (f" {score}" if score is not None else "")
+    return f"{frame} {track} {kind} -1 -1 -10 {numbers} -1 -1 -1 -1000 -1000 -1000 -10" + (
+        f" {score}" if score is not None else ""
+    )
 
 
 def start_kitti(folder, video="a/clip.mp4", **settings):
@@ -209,17 +244,26 @@ def start_kitti(folder, video="a/clip.mp4", **settings):
 
 
 def test_kitti_tracking_labels(tmp_path):
-    lines = [kitti_line(0, (10, 20, 50, 60)), kitti_line(0, (100, 20, 140, 60), track=2, score=0.7), "", kitti_line(5, (-8, 20, 30, 60), score=0.3)]
+    lines = [
+        kitti_line(0, (10, 20, 50, 60)),
+        kitti_line(0, (100, 20, 140, 60), track=2, score=0.7),
+        "",
+        kitti_line(5, (-8, 20, 30, 60), score=0.3),
+    ]
     lines += [kitti_line(5, (1, 2, 9, 9), kind="Person"), kitti_line(6, (200, 100, 260, 180), score=-0.1)]
     (tmp_path / "clip.txt").write_text("\n".join(lines))
     none, both, low, negative = start_kitti(tmp_path)(1, 0, 5, 6)
     assert none == [] and low == []
-    assert [(f.frame_index, f.box_px, f.confidence) for f in both] == [(0, (10, 20, 50, 60), 1.0), (0, (100, 20, 140, 60), 0.7)]
+    assert [(f.frame_index, f.box_px, f.confidence) for f in both] == [
+        (0, (10, 20, 50, 60), 1.0),
+        (0, (100, 20, 140, 60), 0.7),
+    ]
     assert [(f.box_px, f.confidence) for f in negative] == [((200, 100, 260, 180), 1.0)]
     assert start_kitti(tmp_path, min_confidence=0.2)(5)[0][0].box_px == (0, 20, 30, 60)
     assert start_kitti(tmp_path, type_name="person")(5)[0][0].box_px == (1, 2, 9, 9)
     (tmp_path / "clip.txt").write_text(kitti_line(0, (10, 20, 50, 60)))
-    assert start_kitti(tmp_path, width_px=160, height_px=80)(0)[0][0].box_px == (20, 60, 100, 180)  # labels made at another size
+    # labels made at another size
+    assert start_kitti(tmp_path, width_px=160, height_px=80)(0)[0][0].box_px == (20, 60, 100, 180)
 
 
 def test_kitti_boxes_are_those_of_the_frame_that_is_handed_in(tmp_path):
@@ -237,7 +281,9 @@ def test_kitti_files_of_single_frames(tmp_path):
     folder.mkdir()
     zeros = " ".join(["0.0"] * 7)
     (folder / "000003.txt").write_text(f"Face 0.0 0 0.0 10 20 50 60 {zeros}\n")
-    (folder / "00_000_000004.txt").write_text(f"face 0.0 0 0.0 11 20 50 60 {zeros} 0.8\nface 17 0.0 0 0.0 100 20 150 60 {zeros} 0.9\n")
+    (folder / "00_000_000004.txt").write_text(
+        f"face 0.0 0 0.0 11 20 50 60 {zeros} 0.8\nface 17 0.0 0 0.0 100 20 150 60 {zeros} 0.9\n"
+    )
     (folder / "000005.txt").write_text("")
     found = start_kitti(tmp_path)(3, 4, 5, 6)
     assert [[(f.box_px, f.confidence) for f in faces] for faces in found] == [
@@ -264,7 +310,10 @@ def test_kitti_prefers_the_longest_path(tmp_path):
     ("line", "message"),
     [
         ("0 1 Face 10 20 50 60", "clip.txt:2: 7 fields, expected 17 or 18"),
-        (kitti_line(0, (50, 20, 10, 60)), "clip.txt:2: frame 0, box .50.0, 20.0, 10.0, 60.0.: expected .* left < right"),
+        (
+            kitti_line(0, (50, 20, 10, 60)),
+            "clip.txt:2: frame 0, box .50.0, 20.0, 10.0, 60.0.: expected .* left < right",
+        ),
         (kitti_line(0, (float("nan"), 20, 50, 60)), "clip.txt:2: .*left < right"),
         (kitti_line("x", (10, 20, 50, 60)), "clip.txt:2: 'x 1 Face"),
         (kitti_line(0, (10, 20, 50, 60), score=87), "clip.txt:2: score 87, expected 0 to 1"),
@@ -286,7 +335,9 @@ def test_a_video_without_labels_is_an_error_and_never_the_one_before(tmp_path):
         detector.detect(frame, [0])
     detector.start(Path("clip.mp4"), STREAM)
     assert len(detector.detect(frame, [0])[0]) == 1
-    with pytest.raises(ValueError, match="no KITTI labels of other.mp4 in .*: expected other.txt, or a folder other"):
+    with pytest.raises(
+        ValueError, match="no KITTI labels of other.mp4 in .*: expected other.txt, or a folder other"
+    ):
         detector.start(Path("other.mp4"), STREAM)
     with pytest.raises(ValueError, match="not told which video"):
         detector.detect(frame, [0])

@@ -1,4 +1,5 @@
-"""extract.py: decoded once or twice, cut on the planes, upright, aligned. mediapipe runs in a spawned worker only: a later fork would hang.
+"""extract.py: decoded once or twice, cut on the planes, upright, aligned. mediapipe runs in a spawned worker
+only: a later fork would hang.
 
 Most tests use a detector that finds a red square, so that every box has a right answer.
 """
@@ -23,12 +24,12 @@ import dfdc_video.faces.scan as scanning
 from dfdc_video.faces.crop import EYE_DISTANCE, EYE_HEIGHT, crop_box
 from dfdc_video.faces.extract import extract, face_difference
 from dfdc_video.faces.scan import FrameStore
-from dfdc_video.manifest import track_from_row, track_row
-from dfdc_video.prepare import prepare
+from dfdc_video.folders.prepared import track_from_row, track_row
+from dfdc_video.media.reader import UnreadableVideo, iter_frames, iter_pictures, probe
+from dfdc_video.media.writer import VideoWriter
+from dfdc_video.preparation.prepare import prepare
 from dfdc_video.records import Face, Stream, Track
 from dfdc_video.registry import DETECTORS, settings_of
-from dfdc_video.video import UnreadableVideo, iter_frames, iter_pictures, probe
-from dfdc_video.writer import VideoWriter
 
 FOOTAGE = Path(__file__).parents[2] / "../shared/media/white_house_640x360.mp4"
 
@@ -36,11 +37,19 @@ FOOTAGE = Path(__file__).parents[2] / "../shared/media/white_house_640x360.mp4"
 def extract_with(path, out, **settings):
     """extract() with the settings of `prepare`, but for those that a test gives."""
     own = settings_of(extract).keys() & settings_of(prepare).keys()
-    return extract(path, out, **{name: settings_of(prepare)[name].default for name in own} | {"video_id": "v", "size": 64} | settings)
+    return extract(
+        path,
+        out,
+        **{name: settings_of(prepare)[name].default for name in own}
+        | {"video_id": "v", "size": 64}
+        | settings,
+    )
 
 
 class RedSquare:
-    """Finds a red square of any size; its eyes are a third and two thirds along the top side, upright. Remembers what it was shown."""
+    """Finds a red square of any size; its eyes are a third and two thirds along the top side, upright.
+    Remembers what it was shown.
+    """
 
     def __init__(self, long_side_px: int = 0, confidence: float = 0.9, keypoints: bool = True) -> None:
         self.long_side_px, self.confidence, self.keypoints = long_side_px, confidence, keypoints
@@ -56,15 +65,26 @@ class RedSquare:
         rows, columns = np.nonzero((frames[0, ..., 0] > 150) & (frames[0, ..., 1] < 90))
         if not len(rows):
             return [[]]
-        x0, y0, x1, y1 = float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
+        x0, y0, x1, y1 = (
+            float(columns.min()),
+            float(rows.min()),
+            float(columns.max() + 1),
+            float(rows.max() + 1),
+        )
         eyes = tuple((x0 + share * (x1 - x0), y0) for share in (1 / 3, 2 / 3)) if self.keypoints else ()
         return [[Face(frame_indices[0], (x0, y0, x1, y1), self.confidence, eyes)]]
 
 
-def squares(num_frames: int = 24, height: int = 180, width: int = 240, *, step: float = 1.0, side: int = 40) -> np.ndarray:
-    """A red square with a blue lower half-bar that moves right over a smooth picture; the square's corner in frame t is (60 + step t, 50)."""
+def squares(
+    num_frames: int = 24, height: int = 180, width: int = 240, *, step: float = 1.0, side: int = 40
+) -> np.ndarray:
+    """A red square with a blue lower half-bar that moves right over a smooth picture; the square's corner in
+    frame t is (60 + step t, 50).
+    """
     y, x = np.mgrid[:height, :width]
-    ground = np.stack([x * 100 / width, 60 + y * 160 / height, 255 - x * 200 / width], axis=-1).astype(np.uint8)
+    ground = np.stack([x * 100 / width, 60 + y * 160 / height, 255 - x * 200 / width], axis=-1).astype(
+        np.uint8
+    )
     frames = np.repeat(ground[None], num_frames, axis=0)
     for t, frame in enumerate(frames):
         left = int(60 + step * t)
@@ -86,14 +106,20 @@ def red(monkeypatch):
 
 
 def tree(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
 def worker():
     """worker(function, *args, **kwargs): call it in one spawned process that keeps its detector."""
     with ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda function, *args, **kwargs: pool.schedule(function, args=args, kwargs=kwargs, timeout=120).result()
+        yield lambda function, *args, **kwargs: pool.schedule(
+            function, args=args, kwargs=kwargs, timeout=120
+        ).result()
 
 
 def test_a_drawn_person_gives_one_track(worker, make_video, tmp_path):
@@ -102,7 +128,11 @@ def test_a_drawn_person_gives_one_track(worker, make_video, tmp_path):
     (track,) = found.tracks
     assert (track.track_id, track.start_frame, track.num_frames, found.cuts) == ("v_00", 0, 33, [])
     assert np.allclose(track.timestamps_seconds, np.arange(33) / 30, atol=1e-3)
-    assert track.confidence > 0.5 and found.own_boxes and set(found.seconds) == {"probe", "decode", "detect", "crop", "encode"}
+    assert (
+        track.confidence > 0.5
+        and found.own_boxes
+        and set(found.seconds) == {"probe", "decode", "detect", "crop", "encode"}
+    )
     crop = probe(tmp_path / "out" / track.crop_path)
     assert (crop.num_frames, crop.height_px, crop.width_px) == (33, 64, 64)
     assert np.allclose(crop.timestamps_seconds, track.timestamps_seconds, atol=1e-3)
@@ -112,8 +142,12 @@ def test_the_face_video_is_the_crop_of_the_source(worker, make_video, tmp_path):
     path = make_video(num_frames=20)
     found = worker(extract_with, path, tmp_path / "out", video_id="v", size=96, crf=4)
     x0, y0, x1, y1 = found.tracks[0].crop_box_px
-    for source, crop in zip(iter_frames(path), iter_frames(tmp_path / "out" / found.tracks[0].crop_path), strict=True):
-        expected = cv2.resize(source[max(y0, 0) : y1, max(x0, 0) : x1], (96, 96), interpolation=cv2.INTER_AREA)
+    for source, crop in zip(
+        iter_frames(path), iter_frames(tmp_path / "out" / found.tracks[0].crop_path), strict=True
+    ):
+        expected = cv2.resize(
+            source[max(y0, 0) : y1, max(x0, 0) : x1], (96, 96), interpolation=cv2.INTER_AREA
+        )
         assert min(x0, y0) >= 0 and np.abs(crop.astype(int) - expected).mean() < 4
 
 
@@ -126,23 +160,39 @@ def test_detectors_find_two_people(worker, make_video, tmp_path, detector):
 
 
 def test_a_fake_takes_its_originals_boxes_where_the_shapes_agree(worker, make_video, tmp_path):
-    original = worker(extract_with, make_video("a.mp4", num_frames=20), tmp_path / "out", video_id="a", size=64)
+    original = worker(
+        extract_with, make_video("a.mp4", num_frames=20), tmp_path / "out", video_id="a", size=64
+    )
     pair = (original.stream, original.tracks)
-    noise = np.random.default_rng(0).integers(0, 255, (20, 240, 320, 3), dtype=np.uint8)  # no face to be found in it
-    fake = worker(extract_with, make_video("b.mp4", noise), tmp_path / "out", video_id="b", size=64, original=pair)
-    assert not fake.own_boxes and [t.crop_box_px for t in fake.tracks] == [t.crop_box_px for t in original.tracks]
+    # no face to be found in it
+    noise = np.random.default_rng(0).integers(0, 255, (20, 240, 320, 3), dtype=np.uint8)
+    fake = worker(
+        extract_with, make_video("b.mp4", noise), tmp_path / "out", video_id="b", size=64, original=pair
+    )
+    assert not fake.own_boxes and [t.crop_box_px for t in fake.tracks] == [
+        t.crop_box_px for t in original.tracks
+    ]
     assert [t.start_frame for t in fake.tracks] == [t.start_frame for t in original.tracks]
     assert (tmp_path / "out/tracks/b/b_00.mp4").is_file()
-    shorter = worker(extract_with, make_video("c.mp4", noise[:19]), tmp_path / "out", video_id="c", size=64, original=pair)
+    shorter = worker(
+        extract_with, make_video("c.mp4", noise[:19]), tmp_path / "out", video_id="c", size=64, original=pair
+    )
     assert shorter.own_boxes and shorter.tracks == []
 
 
 def test_no_face_and_short_and_unsure_tracks_say_why(red, make_video, tmp_path):
     red(confidence=0.6)
     grey = extract_with(make_video("g.mp4", np.full((20, 64, 64, 3), 128, np.uint8)), tmp_path / "out")
-    assert grey.tracks == [] and grey.rejections[0].reason == "no face: blazeface_full found none in the 4 frames that it looked at"
+    assert (
+        grey.tracks == []
+        and grey.rejections[0].reason
+        == "no face: blazeface_full found none in the 4 frames that it looked at"
+    )
     short = extract_with(make_video("s.mp4", squares(6)), tmp_path / "out", min_seconds=0.1)
-    assert short.tracks == [] and short.rejections[0].reason == "short track: 6 frames from frame 0, expected 8 or more"
+    assert (
+        short.tracks == []
+        and short.rejections[0].reason == "short track: 6 frames from frame 0, expected 8 or more"
+    )
     path = make_video("u.mp4", squares(20))
     unsure = extract_with(path, tmp_path / "out", min_track_confidence=0.7)
     assert unsure.tracks == []
@@ -159,9 +209,20 @@ def test_a_damaged_file_leaves_no_face_video(worker, make_video, tmp_path):
     data[middle : middle + 400] = np.random.default_rng(0).integers(0, 255, 400, dtype=np.uint8).tobytes()
     path.write_bytes(data)
     stream = Stream(20, 30.0, 240, 320, 0, "h264", np.arange(20) / 30)
-    track = Track("a_00", "a", 0, np.tile([100.0, 80, 160, 140], (20, 1)), np.arange(20) / 30, 0.9, 1.0, "tracks/a/a_00.mp4", (90, 70, 170, 150))
+    track = Track(
+        "a_00",
+        "a",
+        0,
+        np.tile([100.0, 80, 160, 140], (20, 1)),
+        np.arange(20) / 30,
+        0.9,
+        1.0,
+        "tracks/a/a_00.mp4",
+        (90, 70, 170, 150),
+    )
     with pytest.raises(UnreadableVideo):
-        extract_with(path, tmp_path / "out", video_id="v", original=(stream, [track]), size=64)  # no detector in this path
+        # no detector in this path
+        extract_with(path, tmp_path / "out", video_id="v", original=(stream, [track]), size=64)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
@@ -171,11 +232,19 @@ def test_real_footage_shot_by_shot(worker, tmp_path):
     assert found.cuts == [20, 82, 211]
     spans = [(t.start_frame, t.start_frame + t.num_frames) for t in found.tracks]
     assert not [s for s in spans for cut in found.cuts if s[0] < cut < s[1]]
-    assert (0, 20) in spans and (82, 211) in spans and spans.count((211, 275)) == 2  # the singer twice, then two guests side by side
+    # the singer twice, then two guests side by side
+    assert (0, 20) in spans and (82, 211) in spans and spans.count((211, 275)) == 2
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"crop": "smoothed"}, {"crop": "aligned", "smooth_seconds": 0.1}, {"format": "png"}, {"format": "lossless"}]
+    "settings",
+    [
+        {},
+        {"crop": "smoothed"},
+        {"crop": "aligned", "smooth_seconds": 0.1},
+        {"format": "png"},
+        {"format": "lossless"},
+    ],
 )
 def test_one_pass_and_two_give_the_same_bytes(red, make_video, tmp_path, monkeypatch, settings):
     red()
@@ -187,8 +256,12 @@ def test_one_pass_and_two_give_the_same_bytes(red, make_video, tmp_path, monkeyp
     streamed = extract_with(path, tmp_path / "streamed", buffer_mb=1, **settings)
     assert len(passes) == 3 and len(tree(tmp_path / "whole")) > 0
     assert tree(tmp_path / "whole") == tree(tmp_path / "streamed")
-    assert [track_row(t) for t in whole.tracks] == [track_row(t) for t in streamed.tracks] and whole.signature == streamed.signature
-    assert [p.name for p in (tmp_path / "whole/tracks/v").iterdir()] == ["v_00" if settings.get("format") == "png" else "v_00.mp4"]
+    assert [track_row(t) for t in whole.tracks] == [
+        track_row(t) for t in streamed.tracks
+    ] and whole.signature == streamed.signature
+    assert [p.name for p in (tmp_path / "whole/tracks/v").iterdir()] == [
+        "v_00" if settings.get("format") == "png" else "v_00.mp4"
+    ]
     crop = probe(tmp_path / "whole" / whole.tracks[0].crop_path)
     assert (crop.num_frames, crop.height_px, crop.width_px) == (24, 64, 64)
 
@@ -212,12 +285,22 @@ def test_memory_stays_flat_and_is_the_systems_between_videos(red, worker, make_v
     extract_with(make_video("s.mp4", squares()), tmp_path / "out")
     small = len(FrameStore._block or b"")
     extract_with(path, tmp_path / "out", buffer_mb=40)
-    assert len(FrameStore._block or b"") == small < 120 * 480 * 640 * 3 // 2  # 55 MB were too many: nothing was kept
-    free = sum(int(line.split()[1]) for line in Path("/proc/self/smaps").read_text().splitlines() if line.startswith("LazyFree"))
+    # 55 MB were too many: nothing was kept
+    assert len(FrameStore._block or b"") == small < 120 * 480 * 640 * 3 // 2
+    free = sum(
+        int(line.split()[1])
+        for line in Path("/proc/self/smaps").read_text().splitlines()
+        if line.startswith("LazyFree")
+    )
     assert free * 1024 > 0.5 * small
 
 
-MATRICES = {0: None, 90: (0, 1, 0, -1, 0, 0, 180, 0, 1), 180: (-1, 0, 0, 0, -1, 0, 240, 180, 1), 270: (0, -1, 0, 1, 0, 0, 0, 240, 1)}
+MATRICES = {
+    0: None,
+    90: (0, 1, 0, -1, 0, 0, 180, 0, 1),
+    180: (-1, 0, 0, 0, -1, 0, 240, 180, 1),
+    270: (0, -1, 0, 1, 0, 0, 0, 240, 1),
+}
 
 
 @pytest.mark.parametrize("crop", ["fixed", "smoothed", "aligned"])
@@ -232,23 +315,36 @@ def test_rotated_videos_give_upright_boxes_and_crops(red, make_video, tmp_path, 
     height, width = stored.shape[1:3]
     shift = {90: (height, 0), 180: (width, height), 270: (0, width)}[degrees]
     rotate_in_place(path, (*MATRICES[degrees][:6], *shift, 1))
-    expected = extract_with(make_video("u.mp4", upright, crf=4), tmp_path / "u", crop=crop, buffer_mb=buffer_mb)
+    expected = extract_with(
+        make_video("u.mp4", upright, crf=4), tmp_path / "u", crop=crop, buffer_mb=buffer_mb
+    )
     found = extract_with(path, tmp_path / "r", crop=crop, buffer_mb=buffer_mb)
-    assert (found.stream.height_px, found.stream.width_px) == upright.shape[1:3] and found.stream.rotation_degrees == degrees
+    assert (found.stream.height_px, found.stream.width_px) == upright.shape[
+        1:3
+    ] and found.stream.rotation_degrees == degrees
     assert set(detector.shapes) == {tuple(n // 2 if buffer_mb else n for n in upright.shape[1:3])}
     (a,), (b,) = expected.tracks, found.tracks
-    assert np.abs(a.boxes_px - b.boxes_px).max() <= near and np.abs(np.array(a.crop_box_px) - b.crop_box_px).max() <= near + 2
+    assert (
+        np.abs(a.boxes_px - b.boxes_px).max() <= near
+        and np.abs(np.array(a.crop_box_px) - b.crop_box_px).max() <= near + 2
+    )
     assert np.abs(b.boxes_px[0] - (60, 50, 100, 90)).max() <= near
-    for x, y in zip(iter_frames(tmp_path / "u" / a.crop_path), iter_frames(tmp_path / "r" / b.crop_path), strict=True):
+    for x, y in zip(
+        iter_frames(tmp_path / "u" / a.crop_path), iter_frames(tmp_path / "r" / b.crop_path), strict=True
+    ):
         assert np.abs(x.astype(int) - y).mean() < 5 * near  # the blue bar is below the red square in both
 
 
 @pytest.mark.parametrize(("long_side_px", "pad_aspect", "shape"), [
     (0, "", (240, 180)), (120, "", (120, 90)), (400, "", (240, 180)), (0, "16:9", (240, 426)), (120, "16:9", (68, 120)), (0, "1:2", (360, 180)),
 ])  # fmt: skip
-def test_detectors_see_what_they_ask_for_and_boxes_come_back(red, make_video, tmp_path, long_side_px, pad_aspect, shape):
+def test_detectors_see_what_they_ask_for_and_boxes_come_back(
+    red, make_video, tmp_path, long_side_px, pad_aspect, shape
+):
     detector = red(long_side_px=long_side_px)
-    found = extract_with(make_video(frames=squares(24, 240, 180), crf=4), tmp_path, pad_aspect=pad_aspect, every=4)
+    found = extract_with(
+        make_video(frames=squares(24, 240, 180), crf=4), tmp_path, pad_aspect=pad_aspect, every=4
+    )
     assert detector.shapes == [pytest.approx(shape, abs=1)] * 6 and detector.indices == [0, 4, 8, 12, 16, 20]
     assert detector.started == [("video.mp4", 24)]
     at = np.arange(21)[:, None]  # from then on the last detection is held
@@ -268,7 +364,9 @@ def test_detector_settings_reach_the_detector(monkeypatch, make_video, tmp_path)
     monkeypatch.setitem(DETECTORS._obj_map, "red", maker)
     path = make_video(frames=squares(10))
     for windows in ([1, 2], [1, 2], [3]):
-        assert extract_with(path, tmp_path, detector="red", detector_settings={"windows": windows}, min_confidence=0.25).tracks
+        assert extract_with(
+            path, tmp_path, detector="red", detector_settings={"windows": windows}, min_confidence=0.25
+        ).tracks
     assert made == [(0.25, [1, 2]), (0.25, [3])]  # one detector per process and settings
     module._detector.cache_clear()
 
@@ -276,7 +374,9 @@ def test_detector_settings_reach_the_detector(monkeypatch, make_video, tmp_path)
 @pytest.mark.parametrize("crop", ["fixed", "smoothed"])
 def test_crops_follow_the_face_only_where_asked(red, make_video, tmp_path, crop):
     red()
-    (track,) = extract_with(make_video(frames=squares(40, step=2), crf=4), tmp_path, crop=crop, crf=4, every=1, margin=2.0).tracks
+    (track,) = extract_with(
+        make_video(frames=squares(40, step=2), crf=4), tmp_path, crop=crop, crf=4, every=1, margin=2.0
+    ).tracks
     centres = []
     for frame in iter_frames(tmp_path / track.crop_path):
         rows, columns = np.nonzero((frame[..., 0] > 150) & (frame[..., 1] < 90))
@@ -286,7 +386,11 @@ def test_crops_follow_the_face_only_where_asked(red, make_video, tmp_path, crop)
         assert np.allclose(centres, centres[0] + 2 * scale * np.arange(40), atol=1.5) and np.ptp(centres) > 25
     else:
         assert np.ptp(centres) <= 2.5  # corners are even, so a pixel of the source to either side
-        assert crop_box(track.boxes_px[:1], margin=2.0)[2] - crop_box(track.boxes_px[:1], margin=2.0)[0] in (80, 82, 84)
+        assert crop_box(track.boxes_px[:1], margin=2.0)[2] - crop_box(track.boxes_px[:1], margin=2.0)[0] in (
+            80,
+            82,
+            84,
+        )
 
 
 def test_smoothing_takes_the_jitter_out_of_boxes_and_eyes(red, make_video, tmp_path):
@@ -295,24 +399,39 @@ def test_smoothing_takes_the_jitter_out_of_boxes_and_eyes(red, make_video, tmp_p
     for t in range(60):
         frames[t] = np.roll(frames[t], (0, 3 * (-1) ** t), axis=(0, 1))
     path = make_video(frames=frames, crf=4)
-    (rough,), (even,) = (extract_with(path, tmp_path / str(s), every=1, smooth_seconds=s, crop="smoothed").tracks for s in (0.0, 0.2))
-    assert np.ptp(rough.boxes_px[:, 0]) >= 5 and np.ptp(even.boxes_px[10:-10, 0]) < 0.5 and np.ptp(even.eyes_px[10:-10, 0]) < 0.5
+    (rough,), (even,) = (
+        extract_with(path, tmp_path / str(s), every=1, smooth_seconds=s, crop="smoothed").tracks
+        for s in (0.0, 0.2)
+    )
+    assert (
+        np.ptp(rough.boxes_px[:, 0]) >= 5
+        and np.ptp(even.boxes_px[10:-10, 0]) < 0.5
+        and np.ptp(even.eyes_px[10:-10, 0]) < 0.5
+    )
     assert np.abs(even.boxes_px.mean(axis=0) - rough.boxes_px.mean(axis=0)).max() < 1
 
 
 def test_aligned_crops_hold_the_eyes_and_a_fake_takes_its_originals_transforms(red, make_video, tmp_path):
     red()
     settings = {"crop": "aligned", "every": 1, "crf": 4, "margin": 1.5}
-    original = extract_with(make_video("a.mp4", squares(20, step=2.5), crf=4), tmp_path, video_id="a", **settings)
+    original = extract_with(
+        make_video("a.mp4", squares(20, step=2.5), crf=4), tmp_path, video_id="a", **settings
+    )
     for frame in iter_frames(tmp_path / original.tracks[0].crop_path):
         rows, columns = np.nonzero((frame[..., 0] > 140) & (frame[..., 1] < 100))
         assert abs((columns.min() + columns.max() + 1) / 2 - 32) < 2  # between the eyes
         assert abs(rows.min() - (0.5 - EYE_HEIGHT / 1.5) * 64) < 2
         assert abs(columns.max() + 1 - columns.min() - min(64, 3 * EYE_DISTANCE / 1.5 * 64)) < 4
     pair = (original.stream, [track_from_row(track_row(t)) for t in original.tracks])  # as it comes from disk
-    same = extract_with(make_video("b.mp4", squares(20, step=2.5), crf=4), tmp_path, video_id="b", original=pair, **settings)
+    same = extract_with(
+        make_video("b.mp4", squares(20, step=2.5), crf=4), tmp_path, video_id="b", original=pair, **settings
+    )
     assert (tmp_path / "tracks/b/b_00.mp4").read_bytes() == (tmp_path / "tracks/a/a_00.mp4").read_bytes()
-    assert not same.own_boxes and same.difference == 0.0 and same.tracks[0].detection_rate == original.tracks[0].detection_rate
+    assert (
+        not same.own_boxes
+        and same.difference == 0.0
+        and same.tracks[0].detection_rate == original.tracks[0].detection_rate
+    )
     assert same.signature == original.signature and original.difference is None
     red(keypoints=False)
     with pytest.raises(ValueError, match="needs the eyes"):
@@ -331,8 +450,11 @@ def test_difference_is_the_largest_block_of_all_frames(red, make_video, tmp_path
     altered[13, 55:85, 80:105] += 15  # one frame of twenty, a part of the face
     one = extract_with(make_video("b.mp4", altered, crf=4), tmp_path, video_id="b", original=pair, **settings)
     assert 6 < one.difference < 20
-    audio_only = extract_with(make_video("c.mp4", frames, crf=4, fps=30.2), tmp_path, video_id="c", original=pair, **settings)
-    assert not audio_only.own_boxes and audio_only.difference < 3  # equal frames under other time stamps are coded with other bits
+    audio_only = extract_with(
+        make_video("c.mp4", frames, crf=4, fps=30.2), tmp_path, video_id="c", original=pair, **settings
+    )
+    # equal frames under other time stamps are coded with other bits
+    assert not audio_only.own_boxes and audio_only.difference < 3
     assert audio_only.difference == 0.0 or format == "h264"
 
 
@@ -344,7 +466,10 @@ def test_face_difference_by_hand(tmp_path):
         with VideoWriter(tmp_path / name, fps=25, format="png") as writer:
             for frame in frames:
                 writer.add(frame)
-    assert face_difference(tmp_path / "a", tmp_path / "b") == pytest.approx(15) and face_difference(tmp_path / "a", tmp_path / "a") == 0.0
+    assert (
+        face_difference(tmp_path / "a", tmp_path / "b") == pytest.approx(15)
+        and face_difference(tmp_path / "a", tmp_path / "a") == 0.0
+    )
 
 
 def test_signature_is_a_perceptual_hash_of_the_frames(red, make_video, tmp_path, synthetic):
@@ -355,10 +480,18 @@ def test_signature_is_a_perceptual_hash_of_the_frames(red, make_video, tmp_path,
     for text, index in zip(found.signature, np.linspace(0, 29, 8).round().astype(int), strict=True):
         assert imagehash.hex_to_hash(text) - imagehash.phash(Image.fromarray(frames[index])) <= 6
     smaller = np.stack([cv2.resize(f, (192, 144), interpolation=cv2.INTER_AREA) for f in frames])
-    copied, other = (extract_with(p, tmp_path) for p in (make_video("c.mp4", smaller, crf=28), make_video("o.mp4", identity=5, seed=3)))
+    copied, other = (
+        extract_with(p, tmp_path)
+        for p in (make_video("c.mp4", smaller, crf=28), make_video("o.mp4", identity=5, seed=3))
+    )
 
     def distance(a, b):
-        return np.mean([imagehash.hex_to_hash(x) - imagehash.hex_to_hash(y) for x, y in zip(a.signature, b.signature, strict=True)])
+        return np.mean(
+            [
+                imagehash.hex_to_hash(x) - imagehash.hex_to_hash(y)
+                for x, y in zip(a.signature, b.signature, strict=True)
+            ]
+        )
 
     assert distance(found, copied) < 4 and distance(found, other) > 12
     assert len(extract_with(make_video("one.mp4", squares(1)), tmp_path, min_seconds=0.01).signature) == 8
@@ -388,7 +521,9 @@ def test_a_real_file_that_is_too_short_or_too_long(make_video, tmp_path):
 
 @pytest.mark.parametrize("settings", [{"crop": "round"}, {"format": "gif"}])
 def test_unknown_crops_and_formats(make_video, tmp_path, settings):
-    with pytest.raises(ValueError, match="expected one of fixed, smoothed, aligned, and one of h264, lossless, png"):
+    with pytest.raises(
+        ValueError, match="expected one of fixed, smoothed, aligned, and one of h264, lossless, png"
+    ):
         extract_with(make_video(frames=squares(10)), tmp_path, **settings)
 
 
@@ -414,7 +549,9 @@ def test_a_full_disk_is_no_fault_of_the_video(worker, make_video, tmp_path, form
     frames = np.where(squares() == (230, 20, 20), squares(), noise)
     path = make_video(frames=frames)
     assert worker(fill, path, tmp_path / "out", format) == "OSError"
-    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()] and not list((tmp_path / "out/tracks/v").iterdir())
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()] and not list(
+        (tmp_path / "out/tracks/v").iterdir()
+    )
 
 
 def test_colours_of_the_source_come_out_of_the_face_video(red, make_video, tmp_path):
@@ -428,7 +565,9 @@ def test_colours_of_the_source_come_out_of_the_face_video(red, make_video, tmp_p
         stream.pix_fmt, stream.width, stream.height, stream.options = "yuv420p", 240, 180, {"crf": "4"}
         stream.codec_context.colorspace = stream.codec_context.color_range = 1  # BT.709, limited
         for t, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace="ITU709"
+            )
             frame.pts = t
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -436,8 +575,13 @@ def test_colours_of_the_source_come_out_of_the_face_video(red, make_video, tmp_p
     x0, y0, x1, y1 = found.tracks[0].crop_box_px
     shown = next(iter_frames(tmp_path / "out" / found.tracks[0].crop_path)).astype(int)
     expected = cv2.resize(frames[0, y0:y1, x0:x1], (64, 64), interpolation=cv2.INTER_AREA)
-    assert np.abs((shown - expected).mean(axis=(0, 1))).max() < 2 and np.abs(shown[26:38, 26:38] - (230, 20, 20)).max() < 8
+    assert (
+        np.abs((shown - expected).mean(axis=(0, 1))).max() < 2
+        and np.abs(shown[26:38, 26:38] - (230, 20, 20)).max() < 8
+    )
     y, u, v = next(iter_pictures(path)).planes
     exact = i420([y[y0:y1, x0:x1], *(p[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] for p in (u, v))])
     lossless = extract_with(path, tmp_path / "exact", format="lossless", size=x1 - x0)
-    assert np.array_equal(i420(next(iter_pictures(tmp_path / "exact" / lossless.tracks[0].crop_path)).planes), exact)
+    assert np.array_equal(
+        i420(next(iter_pictures(tmp_path / "exact" / lossless.tracks[0].crop_path)).planes), exact
+    )

@@ -10,9 +10,17 @@ import pytest
 from torch import from_numpy
 from torchvision.ops import box_iou
 
-from dfdc_video.faces.track import CUT_THUMBNAIL, build_tracks, find_cuts, interpolate, iou, link_faces, smooth
+from dfdc_video.faces.track import (
+    CUT_THUMBNAIL,
+    build_tracks,
+    find_cuts,
+    interpolate,
+    iou,
+    link_faces,
+    smooth,
+)
+from dfdc_video.media.reader import iter_frames
 from dfdc_video.records import Face
-from dfdc_video.video import iter_frames
 
 FOOTAGE = Path(__file__).parents[2] / "../shared/media/white_house_640x360.mp4"
 
@@ -49,7 +57,8 @@ def test_flicker_is_no_cut(amplitude):
 
 def test_fast_motion_flashes_and_repeated_frames_are_no_cuts():
     t, y, x = np.ogrid[:60, :18, :32]
-    block = 40 + 160 * np.exp(-(((x - 16 - 14 * np.sin(t / 4)) / 5) ** 4) - ((y - 9) / 6) ** 4)  # a third of the width, to and fro
+    # a third of the width, to and fro
+    block = 40 + 160 * np.exp(-(((x - 16 - 14 * np.sin(t / 4)) / 5) ** 4) - ((y - 9) / 6) ** 4)
     assert find_cuts(block) == []
     assert find_cuts(np.repeat(block, 2, axis=0)) == []  # every frame shown twice
     flash = scene(3, 30)
@@ -65,13 +74,19 @@ def test_a_still_and_a_single_frame():
 @pytest.mark.skipif(not FOOTAGE.is_file(), reason="real footage is not here")
 def test_cuts_of_real_footage():
     frames = iter_frames(FOOTAGE)
-    grey = [cv2.cvtColor(cv2.resize(f, CUT_THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY) for f in frames]
+    grey = [
+        cv2.cvtColor(cv2.resize(f, CUT_THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        for f in frames
+    ]
     assert find_cuts(np.stack(grey)) == [20, 82, 211]  # as seen by eye
 
 
 def test_iou_is_torchvisions():
     rng = np.random.default_rng(0)
-    a, b = (np.concatenate((low := rng.uniform(0, 50, (n, 2)), low + rng.uniform(1, 60, (n, 2))), axis=1) for n in (7, 5))
+    a, b = (
+        np.concatenate((low := rng.uniform(0, 50, (n, 2)), low + rng.uniform(1, 60, (n, 2))), axis=1)
+        for n in (7, 5)
+    )
     assert np.allclose(iou(a, b), box_iou(from_numpy(a), from_numpy(b)).numpy())
 
 
@@ -92,7 +107,8 @@ def test_two_people_stay_two():
 
 def test_assignment_is_the_best_in_total_and_not_greedy():
     before = [face(0, 0), face(0, 16)]
-    after = [face(5, 12), face(5, 26)]  # greedy would give the second chain the first face and leave the other one out
+    # greedy would give the second chain the first face and leave the other one out
+    after = [face(5, 12), face(5, 26)]
     chains = link_faces([before, after])
     assert [[f.box_px[0] for f in c] for c in chains] == [[0, 12], [16, 26]]
 
@@ -108,12 +124,19 @@ def test_identity_never_continues_over_a_cut():
     detections = [[face(t, 100)] for t in looked_at]  # the same place on both sides
     tracks = build_tracks(detections, looked_at, num_frames=40, cuts=[18])
     assert [(t.start_frame, t.end_frame) for t in tracks] == [(0, 18), (18, 40)]
-    assert [(t.start_frame, t.end_frame) for t in build_tracks(detections, looked_at, num_frames=40)] == [(0, 40)]
+    assert [(t.start_frame, t.end_frame) for t in build_tracks(detections, looked_at, num_frames=40)] == [
+        (0, 40)
+    ]
 
 
 def test_two_people_who_change_places_at_a_cut_are_four_tracks():
     looked_at = list(range(0, 40, 5))
-    detections = [[face(t, 20, size=40), face(t, 200, size=60)] if t < 20 else [face(t, 20, size=60), face(t, 200, size=40)] for t in looked_at]
+    detections = [
+        [face(t, 20, size=40), face(t, 200, size=60)]
+        if t < 20
+        else [face(t, 20, size=60), face(t, 200, size=40)]
+        for t in looked_at
+    ]
     tracks = build_tracks(detections, looked_at, num_frames=40, cuts=[20])
     assert len(tracks) == 4
     for track in tracks:
@@ -168,7 +191,11 @@ def test_smoothing_follows_time_and_not_the_frame_number():
     even = np.arange(200) / 25
     expected = gaussian_filter1d(values, 0.2 * 25, axis=0, truncate=4)
     assert np.abs(smooth(values, even, seconds=0.2) - expected)[25:-25].max() < 2e-3
-    assert np.array_equal(smooth(values, even, seconds=0), values) and smooth(values[:0], even[:0], seconds=1).shape == (0, 4)
+    assert np.array_equal(smooth(values, even, seconds=0), values) and smooth(
+        values[:0], even[:0], seconds=1
+    ).shape == (0, 4)
     pause = np.array([0, 0.04, 0.08, 30, 30.04])  # what lies half a minute away has no say
-    assert np.allclose(smooth(np.array([[1.0], [1], [1], [9], [9]]), pause, seconds=0.2).ravel(), [1, 1, 1, 9, 9])
+    assert np.allclose(
+        smooth(np.array([[1.0], [1], [1], [9], [9]]), pause, seconds=0.2).ravel(), [1, 1, 1, 9, 9]
+    )
     assert np.allclose(smooth(np.full((200, 4), 3.5), even, seconds=0.5), 3.5)

@@ -1,4 +1,6 @@
-"""Special cases in which a network must agree with another one: timm's 2D network, pytorchvideo's hub, a loop by hand."""
+"""Special cases in which a network must agree with another one: timm's 2D network, pytorchvideo's hub, a loop
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def clip(batch=2, num_frames=9, size=(64, 64)):
     [
         ("test_efficientnet", "all", 4, (64, 64)),  # two fused and two plain MBConv
         ("tf_efficientnet_b0", "5-6", 5, (64, 64)),  # 4 + 1 blocks
-        ("tf_efficientnetv2_b0", "1-2", 4, (75, 62)),  # fused, with TensorFlow's padding, which differs at odd sizes
+        # fused, with TensorFlow's padding, which differs at odd sizes
+        ("tf_efficientnetv2_b0", "1-2", 4, (75, 62)),
     ],
 )
 @pytest.mark.parametrize("padding", ["zero", "replicate"])
@@ -59,7 +62,9 @@ def test_inflated_network_is_the_2d_network_on_a_constant_clip(backbone, blocks,
 
 
 def test_difference_start_responds_to_change_in_every_second_channel():
-    """On a constant clip those channels are silent and the others are the 2D network's; on a changing one they are the 2D change."""
+    """On a constant clip those channels are silent and the others are the 2D network's; on a changing one
+    they are the 2D change.
+    """
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(4, 6, 3, padding=1, bias=False)
     temporal = TemporalConv.inflate(conv, kernel=3, padding="replicate", start="difference")
@@ -69,7 +74,9 @@ def test_difference_start_responds_to_change_in_every_second_channel():
     with torch.no_grad():
         assert temporal(still)[:, 1::2].abs().max() < 1e-5
         torch.testing.assert_close(temporal(still)[:, ::2], conv(still)[:, ::2])
-        torch.testing.assert_close(temporal(moving)[1:, 1::2], (conv(moving)[1:] - conv(moving)[:-1])[:, 1::2], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            temporal(moving)[1:, 1::2], (conv(moving)[1:] - conv(moving)[:-1])[:, 1::2], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_every_expansion_of_efficientnet_b0_becomes_3d():
@@ -114,7 +121,9 @@ def test_frame_model_is_the_mean_of_timm_frame_logits():
     config = model.network.backbone.pretrained_cfg
     mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
     with torch.no_grad():
-        by_hand = torch.stack([model.network.backbone((frames[:, :, t] / 255 - mean) / std) for t in range(3)]).mean(0)
+        by_hand = torch.stack(
+            [model.network.backbone((frames[:, :, t] / 255 - mean) / std) for t in range(3)]
+        ).mean(0)
         torch.testing.assert_close(model(frames), by_hand)
 
 
@@ -133,7 +142,9 @@ def test_cnn_lstm_is_lstm_over_timm_features():
 
 
 def test_grid_features_keep_position_and_pooled_features_lose_it():
-    """A pattern moved by whole strides of the network, on an empty and wide ground: the pooled features are the same, the grid's are not."""
+    """A pattern moved by whole strides of the network, on an empty and wide ground: the pooled features are
+    the same, the grid's are not.
+    """
     torch.manual_seed(0)
     image = torch.zeros(1, 3, 256, 256)
     image[..., 96:128, 64:96] = torch.randn(3, 32, 32)
@@ -159,13 +170,16 @@ def test_slowfast_is_the_hub_network_by_name_shape_and_output():
     hub = warm(slowfast_r50()).eval()
     model = build("slowfast", 400, 32, (224, 224), depth=50, alpha=4).eval()
     assert sum(p.numel() for p in model.parameters()) == 34_566_488
-    assert [(n, p.shape) for n, p in model.network.body.state_dict().items()] == [(n, p.shape) for n, p in hub.state_dict().items()]
+    assert [(n, p.shape) for n, p in model.network.body.state_dict().items()] == [
+        (n, p.shape) for n, p in hub.state_dict().items()
+    ]
     model.network.body.load_state_dict(hub.state_dict())
     x = clip(batch=1, num_frames=32, size=(224, 224))
     with torch.no_grad():
         wanted = hub([x[:, :, slow_indices(32, 4)], x])
         torch.testing.assert_close(model.network(x), wanted, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(model.network(x), wanted, rtol=1e-4, atol=1e-5)  # the list of pathways is new each time
+        # the list of pathways is new each time
+        torch.testing.assert_close(model.network(x), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_slowfast_refuses_a_clip_that_alpha_does_not_divide():

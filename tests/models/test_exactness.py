@@ -1,7 +1,9 @@
-"""Networks of others, rebuilt here and filled through `load_weights` from files with the originals' own names, give the originals' outputs.
+"""Networks of others, rebuilt here and filled through `load_weights` from files with the originals' own
+names, give the originals' outputs.
 
-`reference/*.json` were recorded with the original code: names and shapes of its state dict, and its logits for weights and an input that
-follow from names and shapes alone (`fill` and `clip`). efficientnet_pytorch is asked itself.
+`reference/*.json` were recorded with the original code: names and shapes of its state dict, and its logits
+for weights and an input that follow from names and shapes alone (`fill` and `clip`). efficientnet_pytorch is
+asked itself.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ def clip(shape):
 
 def reference(name):
     facts = json.loads((REFERENCE / f"{name}.json").read_text())
-    return facts, fill({row[0]: row[1] for row in facts["state"]}), {row[0]: row[2] for row in facts["state"] if len(row) == 3}
+    return (
+        facts,
+        fill({row[0]: row[1] for row in facts["state"]}),
+        {row[0]: row[2] for row in facts["state"] if len(row) == 3},
+    )
 
 
 def close(found, wanted, tolerance=1e-3):
@@ -46,10 +52,18 @@ def slowfast_reference():
 
 def test_slowfast_8x8_from_pyslowfast_names(tmp_path, slowfast_reference):
     facts, state, _ = slowfast_reference
-    torch.save({"epoch": 195, "model_state": state, "optimizer_state": {"lr": 0.1}, "cfg": "MODEL: {}"}, tmp_path / "SLOWFAST_8x8_R50.pyth")
+    torch.save(
+        {"epoch": 195, "model_state": state, "optimizer_state": {"lr": 0.1}, "cfg": "MODEL: {}"},
+        tmp_path / "SLOWFAST_8x8_R50.pyth",
+    )
     model = dfdc_video.build_model("slowfast_r50_8x8", num_classes=400).eval()
     report = dfdc_video.load_weights(model, tmp_path / "SLOWFAST_8x8_R50.pyth", keep_head=True)
-    assert len(report.matched) == 662 and not report.left_out and not report.missing and report.source.startswith("PySlowFast")
+    assert (
+        len(report.matched) == 662
+        and not report.left_out
+        and not report.missing
+        and report.source.startswith("PySlowFast")
+    )
     assert sum(p.numel() for p in model.parameters()) == facts["params"]
     with torch.no_grad():
         logits = model.network(clip(facts["frames_shape"])[None])[0]
@@ -63,15 +77,25 @@ def test_slowfast_8x8_from_caffe2_names(tmp_path, slowfast_reference):
     """Every tensor arrives where the `.pyth` file's does, whose outputs are those of the original."""
     _, state, blobs = slowfast_reference
     content = {blob: state[name].numpy() for name, blob in blobs.items()}
-    content |= {f"{blob}_momentum": np.zeros(1, "float32") for blob in blobs.values()} | {"lr": np.float32(0.1), "model_iter": np.array([7])}
+    content |= {f"{blob}_momentum": np.zeros(1, "float32") for blob in blobs.values()} | {
+        "lr": np.float32(0.1),
+        "model_iter": np.array([7]),
+    }
     (tmp_path / "model.pkl").write_bytes(pickle.dumps({"blobs": content}, protocol=2))
     torch.save({"model_state": state}, tmp_path / "model.pyth")
     first, second = (dfdc_video.build_model("slowfast_r50_8x8", num_classes=400) for _ in range(2))
     report = dfdc_video.load_weights(first, tmp_path / "model.pkl", keep_head=True)
     dfdc_video.load_weights(second, tmp_path / "model.pyth", keep_head=True)
-    assert len(report.matched) == 552 and set(report.left_out.values()) == {"state of the optimiser, no weight"} and len(report.left_out) == 554
+    assert (
+        len(report.matched) == 552
+        and set(report.left_out.values()) == {"state of the optimiser, no weight"}
+        and len(report.left_out) == 554
+    )
     assert all(name.endswith("num_batches_tracked") for name in report.missing) and len(report.missing) == 110
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_ntech_b0_sequence(tmp_path):
@@ -79,7 +103,13 @@ def test_ntech_b0_sequence(tmp_path):
     torch.save(state, tmp_path / "b0.pth")
     model = dfdc_video.build_model("ntech_b0_seq", num_classes=1).eval()
     report = dfdc_video.load_weights(model, tmp_path / "b0.pth", keep_head=True)
-    assert len(report.matched) == 360 and not report.left_out and not report.missing and not report.inflated and not report.notes
+    assert (
+        len(report.matched) == 360
+        and not report.left_out
+        and not report.missing
+        and not report.inflated
+        and not report.notes
+    )
     assert sum(p.numel() for p in model.parameters()) == facts["params"]
     frames = clip(facts["input_shape"])  # (T, C, H, W)
     with torch.no_grad():
@@ -91,7 +121,10 @@ def test_ntech_b0_sequence(tmp_path):
     report = dfdc_video.load_weights(two, tmp_path / "b0.pth", keep_head=True)
     assert "class 1" in str(report)
     with torch.no_grad():
-        close(two.frame_logits(frames.transpose(0, 1)[None])[0].softmax(1)[:, 1], torch.tensor(facts["logits"]).sigmoid())
+        close(
+            two.frame_logits(frames.transpose(0, 1)[None])[0].softmax(1)[:, 1],
+            torch.tensor(facts["logits"]).sigmoid(),
+        )
 
 
 class Expansion(nn.Module):
@@ -137,7 +170,9 @@ def test_efficientnet_pytorch_agrees(tmp_path, size, name, half):
     padding = {} if name.startswith("ntech") else {"static_padding_px": 224}
     model = dfdc_video.build_model(name, num_classes=1, **padding).eval()
     report = dfdc_video.load_weights(model, tmp_path / "weights.pth", keep_head=True)
-    assert len(report.matched) == len(state) and not report.left_out and not report.missing and not report.notes
+    assert (
+        len(report.matched) == len(state) and not report.left_out and not report.missing and not report.notes
+    )
     if "frame" in name:
         frames = frames[:2]
     if size == 7:  # so deep with weights drawn at random, it turns the rounding of float32 into percents
@@ -148,11 +183,15 @@ def test_efficientnet_pytorch_agrees(tmp_path, size, name, half):
 
 
 def test_b7_pads_as_its_original_and_not_by_the_input():
-    """Every strided convolution of B7 pads as efficientnet_pytorch's does for 600 pixels; at 224 x 192 timm's own padding is another."""
+    """Every strided convolution of B7 pads as efficientnet_pytorch's does for 600 pixels; at 224 x 192 timm's
+    own padding is another.
+    """
     oracle = pytest.importorskip("efficientnet_pytorch", reason="pip install efficientnet_pytorch")
     with torch.device("meta"):
         theirs = oracle.EfficientNet.from_name("efficientnet-b7", num_classes=1)
-    wanted = [m.static_padding.padding for m in theirs.modules() if isinstance(m, nn.Conv2d) and m.stride[0] == 2]
+    wanted = [
+        m.static_padding.padding for m in theirs.modules() if isinstance(m, nn.Conv2d) and m.stride[0] == 2
+    ]
     with torch.device("meta"):
         ours = timm.create_model("tf_efficientnet_b7", num_classes=1)
         pad_statically(ours, 600)
@@ -167,7 +206,9 @@ def test_static_padding_matters_at_odd_sizes(tmp_path, static, same):
     network = oracle.EfficientNet.from_name("efficientnet-b0", num_classes=1, image_size=75)
     network.load_state_dict(fill({name: tuple(t.shape) for name, t in network.state_dict().items()}))
     torch.save(network.state_dict(), tmp_path / "b0.pth")
-    model = dfdc_video.build_model("frame_b0", num_classes=1, height=64, width=64, static_padding_px=static).eval()
+    model = dfdc_video.build_model(
+        "frame_b0", num_classes=1, height=64, width=64, static_padding_px=static
+    ).eval()
     report = dfdc_video.load_weights(model, tmp_path / "b0.pth", keep_head=True)
     assert bool(report.notes) != same  # where the padding differs the log says so
     frames = clip((2, 3, 64, 64))
@@ -182,10 +223,17 @@ def test_every_tensor_of_the_other_networks_has_its_place(tmp_path, name):
     torch.save({"model_state": state}, tmp_path / "weights.pyth")
     model = dfdc_video.build_model(name, num_classes=400)
     report = dfdc_video.load_weights(model, tmp_path / "weights.pyth", keep_head=True)
-    assert len(report.matched) == len(state) == len(model.state_dict()) and not report.left_out and not report.missing
+    assert (
+        len(report.matched) == len(state) == len(model.state_dict())
+        and not report.left_out
+        and not report.missing
+    )
     body = model.network.body.state_dict()
     where = "multipathway_blocks.0." if name.startswith("slowfast") else ""
-    assert torch.equal(body[f"blocks.3.{where}res_blocks.5.branch2.norm_c.running_var"], state["s4.pathway0_res5.branch2.c_bn.running_var"])
+    assert torch.equal(
+        body[f"blocks.3.{where}res_blocks.5.branch2.norm_c.running_var"],
+        state["s4.pathway0_res5.branch2.c_bn.running_var"],
+    )
 
 
 def test_x3d_s_with_the_norm_that_pytorchvideo_has_not(tmp_path):
@@ -195,27 +243,39 @@ def test_x3d_s_with_the_norm_that_pytorchvideo_has_not(tmp_path):
     model = dfdc_video.build_model("x3d_s", num_classes=400).eval()
     report = dfdc_video.load_weights(model, tmp_path / "x3d_s.pyth", keep_head=True)
     assert len(report.matched) == len(model.state_dict()) == len(state) - 5 and not report.missing
-    assert len(report.left_out) == 5 and all(n.startswith("s2.pathway0_res0.branch1_bn.") for n in report.left_out)
+    assert len(report.left_out) == 5 and all(
+        n.startswith("s2.pathway0_res0.branch1_bn.") for n in report.left_out
+    )
     stem = model.network.body.blocks[0].conv
     assert stem.conv_t.weight.shape[2:] == (1, 3, 3)  # the library's name for the convolution over space
     assert torch.equal(stem.conv_t.weight, state["s1.pathway0_stem.conv_xy.weight"])
 
 
 def by_hand(state, clip):
-    """PySlowFast's Slow or X3D, whichever the names say, in evaluation mode: float clip (B, C, T, H, W) -> logits (B, K)."""
+    """PySlowFast's Slow or X3D, whichever the names say, in evaluation mode: float clip (B, C, T, H, W) ->
+    logits (B, K).
+    """
     x3d = "s1.pathway0_stem.conv_xy.weight" in state
 
     def conv(x, name, stride=1):
         weight = state[f"{name}.weight"]
         padding, groups = [k // 2 for k in weight.shape[2:]], x.shape[1] // weight.shape[1]
-        return nn.functional.conv3d(x, weight, state.get(f"{name}.bias"), (1, stride, stride), padding, groups=groups)
+        return nn.functional.conv3d(
+            x, weight, state.get(f"{name}.bias"), (1, stride, stride), padding, groups=groups
+        )
 
     def normed(x, name):
-        mean, var, weight, bias = (state[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (
+            state[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias")
+        )
         return nn.functional.batch_norm(x, mean, var, weight, bias, eps=1e-5)
 
     def block(x, name, stride):
-        shortcut = normed(conv(x, f"{name}.branch1", stride), f"{name}.branch1_bn") if f"{name}.branch1.weight" in state else x
+        shortcut = (
+            normed(conv(x, f"{name}.branch1", stride), f"{name}.branch1_bn")
+            if f"{name}.branch1.weight" in state
+            else x
+        )
         x = normed(conv(x, f"{name}.branch2.a"), f"{name}.branch2.a_bn").relu()
         x = normed(conv(x, f"{name}.branch2.b", stride), f"{name}.branch2.b_bn")
         if f"{name}.branch2.se.fc1.weight" in state:
@@ -225,7 +285,9 @@ def by_hand(state, clip):
         return (normed(conv(x, f"{name}.branch2.c"), f"{name}.branch2.c_bn") + shortcut).relu()
 
     if x3d:
-        x = normed(conv(conv(clip, "s1.pathway0_stem.conv_xy", 2), "s1.pathway0_stem.conv"), "s1.pathway0_stem.bn").relu()
+        x = normed(
+            conv(conv(clip, "s1.pathway0_stem.conv_xy", 2), "s1.pathway0_stem.conv"), "s1.pathway0_stem.bn"
+        ).relu()
     else:
         x = normed(conv(clip, "s1.pathway0_stem.conv", 2), "s1.pathway0_stem.bn").relu()
         x = nn.functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
@@ -237,7 +299,9 @@ def by_hand(state, clip):
     if x3d:
         x = normed(conv(x, "head.conv_5"), "head.conv_5_bn").relu().mean((2, 3, 4), keepdim=True)
         x = conv(x, "head.lin_5").relu()
-    return nn.functional.linear(x.mean((2, 3, 4)), state["head.projection.weight"], state["head.projection.bias"])
+    return nn.functional.linear(
+        x.mean((2, 3, 4)), state["head.projection.weight"], state["head.projection.bias"]
+    )
 
 
 @pytest.mark.parametrize("name", ["slow_r50_8x8", "x3d_s"])

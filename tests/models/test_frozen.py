@@ -1,4 +1,6 @@
-"""Models on a frozen backbone: what may change in training, embeddings, the bag of frames against written-out formulas, and weights."""
+"""Models on a frozen backbone: what may change in training, embeddings, the bag of frames against written-out
+formulas, and weights.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,21 @@ from weights_files import accounted, frame, make, saved
 
 from dfdc_video.models.aggregator import QUANTILES, in_canonical_order, order_statistics
 from dfdc_video.models.classifier import build
-from dfdc_video.models.weights import load_weights
+from dfdc_video.models.weights.load import load_weights
 
 FROZEN = [
     ("embedding_lstm", {"backbone": "test_resnet", "hidden": 8, "difference": True}),
-    ("embedding_lstm", {"backbone": "test_efficientnet", "pool": "grid", "grid": 2, "stage": 2, "rnn": "gru", "hidden": 8}),
+    (
+        "embedding_lstm",
+        {"backbone": "test_efficientnet", "pool": "grid", "grid": 2, "stage": 2, "rnn": "gru", "hidden": 8},
+    ),
     ("embedding_lstm", {"backbone": "test_vit", "bidirectional": True, "readout": "last", "hidden": 8}),
     ("aggregator", {"backbone": "test_resnet", "hidden": 8}),
     ("aggregator", {"backbone": "test_vit", "pool": "order", "hidden": 8}),
-    ("aggregator", {"backbone": "test_efficientnet", "inputs": "predictions", "pool": "attention", "hidden": 8}),
+    (
+        "aggregator",
+        {"backbone": "test_efficientnet", "inputs": "predictions", "pool": "attention", "hidden": 8},
+    ),
     ("aggregator", {"backbone": "test_resnet", "inputs": "predictions", "pool": "order", "hidden": 8}),
     ("aggregator", {"backbone": "test_resnet", "pool": "mean", "hidden": 8}),
 ]
@@ -36,12 +44,20 @@ def of(name, settings, num_classes=2):
 
 
 def clip(batch=2, num_frames=6, seed=0):
-    return torch.randint(0, 256, (batch, 3, num_frames, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0,
+        256,
+        (batch, 3, num_frames, 64, 64),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def bag(model, batch=2, num_frames=6, seed=0):
     """Random embeddings of the width that `model` has; log-probabilities where it takes them."""
-    values = torch.randn(batch, num_frames, model.embed(clip(1, 1)).shape[2], generator=torch.Generator().manual_seed(seed))
+    values = torch.randn(
+        batch, num_frames, model.embed(clip(1, 1)).shape[2], generator=torch.Generator().manual_seed(seed)
+    )
     return values.log_softmax(2) if getattr(model.network, "inputs", "") == "predictions" else values
 
 
@@ -51,7 +67,9 @@ def test_a_training_step_leaves_the_backbone_and_its_statistics_as_they_were(nam
     before = copy.deepcopy(model.state_dict())
     backbone = model.get_submodule("network.backbone")
     assert model.training and not any(m.training for m in backbone.modules())
-    assert all(p.requires_grad == (not n.startswith("network.backbone.")) for n, p in model.named_parameters())
+    assert all(
+        p.requires_grad == (not n.startswith("network.backbone.")) for n, p in model.named_parameters()
+    )
     optimizer = torch.optim.AdamW(model.parameters(), 0.1, weight_decay=0.1)
     model(clip()).square().sum().backward()
     optimizer.step()
@@ -112,7 +130,8 @@ def test_canonical_order_is_an_order_of_whole_frames():
     values = torch.randn(3, 50, 7, generator=torch.Generator().manual_seed(0)).relu()
     values[:, 10:20] = 0
     values[1, 30] = values[1, 31]
-    values[1, 30, 3] = torch.nextafter(values[1, 30, 3], torch.tensor(1e9))  # two frames that differ in one bit
+    # two frames that differ in one bit
+    values[1, 30, 3] = torch.nextafter(values[1, 30, 3], torch.tensor(1e9))
     ordered = in_canonical_order(values)
     for number in range(3):
         assert sorted(ordered[number].tolist()) == sorted(values[number].tolist())
@@ -140,11 +159,20 @@ def test_attention_is_the_written_out_formula():
     with torch.no_grad():
         for number in range(2):
             hidden = [net.projection(embeddings[number, t]) for t in range(6)]
-            scores = [score[0] @ ((value @ h + net.attention.value.bias).tanh() * (gate @ h + net.attention.gate.bias).sigmoid()) for h in hidden]
+            scores = [
+                score[0]
+                @ (
+                    (value @ h + net.attention.value.bias).tanh()
+                    * (gate @ h + net.attention.gate.bias).sigmoid()
+                )
+                for h in hidden
+            ]
             total = sum(s.exp() for s in scores)
             pooled = sum(s.exp() / total * h for s, h in zip(scores, hidden, strict=True))
             logits = net.head.weight @ pooled + net.head.bias
-            torch.testing.assert_close(model.from_embeddings(embeddings)[number], logits, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(
+                model.from_embeddings(embeddings)[number], logits, rtol=1e-4, atol=1e-6
+            )
         torch.testing.assert_close(net.attention.weights(net.projection(embeddings)).sum(1), torch.ones(2, 1))
 
 
@@ -159,7 +187,9 @@ def test_gradients_are_finite_on_clips_that_do_not_change(settings, num_frames):
 
 
 def test_attention_learns_to_find_the_frame_that_tells():
-    """One frame of sixteen has the sign of the class in a channel, at a random place; the mean over the frames tells little of it."""
+    """One frame of sixteen has the sign of the class in a channel, at a random place; the mean over the
+    frames tells little of it.
+    """
     model = of("aggregator", {"backbone": "test_resnet", "hidden": 32}).train()
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 3e-3)
     width = model.embed(clip(1, 1)).shape[2]
@@ -186,7 +216,9 @@ def test_attention_learns_to_find_the_frame_that_tells():
     assert (attended == values[:, :, 0].argmax(1)).float().mean() > 0.9
 
 
-@pytest.mark.parametrize(("inputs", "pool"), [("features", "attention"), ("features", "order"), ("predictions", "order")])
+@pytest.mark.parametrize(
+    ("inputs", "pool"), [("features", "attention"), ("features", "order"), ("predictions", "order")]
+)
 def test_frame_checkpoint_becomes_what_the_aggregator_stands_on(tmp_path, inputs, pool):
     source = frame(backbone="test_resnet").eval()
     target = make("aggregator", backbone="test_resnet", inputs=inputs, pool=pool, hidden=8).eval()
@@ -194,7 +226,9 @@ def test_frame_checkpoint_becomes_what_the_aggregator_stands_on(tmp_path, inputs
     accounted(report, target, source.state_dict())
     classifier = {"network.backbone.fc.weight", "network.backbone.fc.bias"}
     assert set(report.left_out) == (set() if inputs == "predictions" else classifier)
-    assert {n.split(".")[1] for n in report.missing} == {"projection", "head"} | ({"attention"} if pool == "attention" else set())
+    assert {n.split(".")[1] for n in report.missing} == {"projection", "head"} | (
+        {"attention"} if pool == "attention" else set()
+    )
     frames, net = clip(), source.network.backbone
     with torch.no_grad():
         if inputs == "predictions":
@@ -206,7 +240,9 @@ def test_frame_checkpoint_becomes_what_the_aggregator_stands_on(tmp_path, inputs
 
 
 def test_predictions_of_a_frame_checkpoint_by_hand(tmp_path):
-    """A head that is set to read the median log-odds gives the median over the frames of what the frame model says of each."""
+    """A head that is set to read the median log-odds gives the median over the frames of what the frame model
+    says of each.
+    """
     source = frame(backbone="test_resnet").eval()
     target = make("aggregator", backbone="test_resnet", inputs="predictions", pool="order", hidden=2).eval()
     load_weights(target, saved(tmp_path, source.state_dict()))

@@ -28,30 +28,92 @@ SMALL = {
 }
 VARIANTS = [
     *SMALL.items(),
-    ("cnn_lstm", {"backbone": "test_efficientnet", "pool": "grid", "grid": 2, "stage": 2, "rnn": "gru", "difference": True, "hidden": 16}),
-    ("cnn_lstm", {"backbone": "test_resnet", "pool": "grid", "bidirectional": True, "readout": "last", "layers": 2, "dropout": 0.1, "hidden": 16}),
-    ("embedding_lstm", {"backbone": "test_efficientnet", "pool": "grid", "grid": 2, "stage": 2, "rnn": "gru", "difference": True, "hidden": 16}),
-    ("embedding_lstm", {"backbone": "test_vit", "bidirectional": True, "readout": "last", "layers": 2, "dropout": 0.1, "hidden": 16}),
+    (
+        "cnn_lstm",
+        {
+            "backbone": "test_efficientnet",
+            "pool": "grid",
+            "grid": 2,
+            "stage": 2,
+            "rnn": "gru",
+            "difference": True,
+            "hidden": 16,
+        },
+    ),
+    (
+        "cnn_lstm",
+        {
+            "backbone": "test_resnet",
+            "pool": "grid",
+            "bidirectional": True,
+            "readout": "last",
+            "layers": 2,
+            "dropout": 0.1,
+            "hidden": 16,
+        },
+    ),
+    (
+        "embedding_lstm",
+        {
+            "backbone": "test_efficientnet",
+            "pool": "grid",
+            "grid": 2,
+            "stage": 2,
+            "rnn": "gru",
+            "difference": True,
+            "hidden": 16,
+        },
+    ),
+    (
+        "embedding_lstm",
+        {
+            "backbone": "test_vit",
+            "bidirectional": True,
+            "readout": "last",
+            "layers": 2,
+            "dropout": 0.1,
+            "hidden": 16,
+        },
+    ),
     ("aggregator", {"backbone": "test_efficientnet", "pool": "order", "dropout": 0.1, "hidden": 16}),
     ("aggregator", {"backbone": "test_vit", "inputs": "predictions", "pool": "attention", "hidden": 16}),
     ("aggregator", {"backbone": "test_resnet", "inputs": "predictions", "pool": "order", "hidden": 16}),
     ("aggregator", {"backbone": "test_resnet", "pool": "mean", "hidden": 16}),
-    ("efficientnet3d", {"backbone": "test_efficientnet", "kernel": 5, "padding": "replicate", "blocks": "3-4", "drop_path": 0.1}),
+    (
+        "efficientnet3d",
+        {
+            "backbone": "test_efficientnet",
+            "kernel": 5,
+            "padding": "replicate",
+            "blocks": "3-4",
+            "drop_path": 0.1,
+        },
+    ),
     ("frame", {"backbone": "test_vit", "dropout": 0.1}),
     ("c2d", {"width": 8, "pool_time": False}),
     ("mvit", {"depth": 3, "width": 16, "heads": 2, "stages": (1,), "drop_path": 0.1}),
 ]
-FIXED_SIZE = {"mvit": "its position embeddings are learned for one size"}  # name -> why another clip length or crop is an error
+# name -> why another clip length or crop is an error
+FIXED_SIZE = {"mvit": "its position embeddings are learned for one size"}
 NO_EXPORT: dict[str, str] = {}  # name -> why torch.export cannot take it
-PYTORCHVIDEO = {"slow", "c2d", "i3d", "csn", "r2plus1d", "x3d", "mvit"}  # besides slowfast: full-size configs only
-each = pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=[f"{n}-{i}" for i, (n, _) in enumerate(VARIANTS)])
+# besides slowfast: full-size configs only
+PYTORCHVIDEO = {"slow", "c2d", "i3d", "csn", "r2plus1d", "x3d", "mvit"}
+each = pytest.mark.parametrize(
+    ("name", "settings"), VARIANTS, ids=[f"{n}-{i}" for i, (n, _) in enumerate(VARIANTS)]
+)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def frames(batch=2, num_frames=8, size=(64, 64), seed=0):
-    return torch.randint(0, 256, (batch, 3, num_frames, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0,
+        256,
+        (batch, 3, num_frames, *size),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def small(name, settings, num_frames=8, size=(64, 64), num_classes=2):
@@ -96,10 +158,16 @@ def test_one_model_takes_other_lengths_and_sizes_than_it_was_built_for(name):
 def test_gradients_reach_every_trainable_parameter(name, settings):
     model = small(name, {**settings, "drop_path": 0.0} if "drop_path" in settings else settings).train()
     for parameter in model.parameters():
-        if parameter.ndim == 1:  # residual branches end in a norm whose scale is initialised to 0: nothing behind it would learn at once
+        # residual branches end in a norm whose scale is initialised to 0: nothing behind it would learn at
+        # once
+        if parameter.ndim == 1:
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     model(frames(4)).square().sum().backward()
-    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)]
+    without = [
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
+    ]
     assert not without, without
 
 
@@ -126,7 +194,8 @@ def test_shuffled_frames(name, settings):
     model, clip = small(name, settings).eval(), frames()
     torch.nn.init.normal_(dict(model.named_parameters())[model.head_names[0] + ".weight"])
     for parameter_name, parameter in model.named_parameters():
-        if parameter_name.endswith("weight") and not parameter.any():  # a residual branch that is closed at the start says nothing about time
+        # a residual branch that is closed at the start says nothing about time
+        if parameter_name.endswith("weight") and not parameter.any():
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     shuffled = clip[:, :, torch.tensor([3, 0, 7, 5, 1, 6, 2, 4])]
     with torch.no_grad():
@@ -149,7 +218,10 @@ def steps_of(model, batches, lr=3e-3):
 
 
 def without_dropout(name):
-    return {**SMALL[name], **{key: 0.0 for key in ("dropout", "drop_path") if key in settings_of(MODELS.get(name))}}
+    return {
+        **SMALL[name],
+        **{key: 0.0 for key in ("dropout", "drop_path") if key in settings_of(MODELS.get(name))},
+    }
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -162,9 +234,15 @@ def test_fits_one_batch(name):
 
 
 def flicker(pairs, seed):
-    """Clips in pairs of the same eight frames, four dark and four light: label 0 has them by turns, label 1 two by two."""
+    """Clips in pairs of the same eight frames, four dark and four light: label 0 has them by turns, label 1
+    two by two.
+    """
     generator = torch.Generator().manual_seed(seed)
-    dark = torch.rand(pairs, 3, 1, 32, 32, generator=generator) * 40 + 80 + torch.rand(pairs, 3, 1, 1, 1, generator=generator) * 40
+    dark = (
+        torch.rand(pairs, 3, 1, 32, 32, generator=generator) * 40
+        + 80
+        + torch.rand(pairs, 3, 1, 1, 1, generator=generator) * 40
+    )
     light = torch.tensor([[0, 1] * 4, [0, 0, 1, 1] * 2]) * 60
     clip = dark[:, None] + light[None, :, None, :, None, None]  # (pairs, 2, C, T, H, W)
     return clip.flatten(0, 1).to(torch.uint8), torch.tensor([0, 1]).repeat(pairs)
@@ -202,10 +280,14 @@ def test_head_and_cam_layer_are_modules_of_the_model(name, settings):
 
 @each
 def test_feature_maps_take_a_mask_head_and_other_models_refuse(name, settings):
-    """At every stage: the logits stay the same to the last bit, and what was altered teaches everything below the maps."""
+    """At every stage: the logits stay the same to the last bit, and what was altered teaches everything below
+    the maps.
+    """
     model, clip = small(name, settings), frames()
     if not model.map_layers or settings.get("backbone") == "test_vit":
-        with pytest.raises(ValueError, match="no mask head on this .* expected a convolutional [a-z]+") as error:
+        with pytest.raises(
+            ValueError, match="no mask head on this .* expected a convolutional [a-z]+"
+        ) as error:
             add_mask_head(model)
         assert "\n" not in str(error.value) and model.mask_head is None
         return
@@ -236,13 +318,19 @@ def test_two_counts_of_the_multiply_adds_agree(name, settings):
     model = small(name, settings)
     counted, left_out = fvcore_flops(model)
     assert summarise(model)["flops"] == counted > 0
-    assert not any(word in operation for operation in left_out for word in ("conv", "linear", "mm", "matmul", "attention", "lstm", "gru", "einsum"))
+    assert not any(
+        word in operation
+        for operation in left_out
+        for word in ("conv", "linear", "mm", "matmul", "attention", "lstm", "gru", "einsum")
+    )
 
 
 @each
 @pytest.mark.filterwarnings("ignore")
 def test_export_for_any_batch(name, settings):
-    """The exported program is the model, for another batch too; a model that cannot be exported has a reason in `NO_EXPORT`."""
+    """The exported program is the model, for another batch too; a model that cannot be exported has a reason
+    in `NO_EXPORT`.
+    """
     model = small(name, settings).eval()
     batch = ({0: torch.export.Dim("batch", min=1, max=64)},)
     if name in NO_EXPORT:
@@ -256,7 +344,9 @@ def test_export_for_any_batch(name, settings):
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-@pytest.mark.parametrize("wrong", [frames()[0], frames().float(), frames().transpose(1, 2)], ids=["no batch", "float", "axes"])
+@pytest.mark.parametrize(
+    "wrong", [frames()[0], frames().float(), frames().transpose(1, 2)], ids=["no batch", "float", "axes"]
+)
 def test_wrong_input_names_what_was_given_and_expected(name, wrong):
     with pytest.raises(ValueError, match=r"given .* expected uint8 \(B, 3, 8, 64, 64\)"):
         small(name, SMALL[name])(wrong)

@@ -22,7 +22,9 @@ def test_every_parameter_of_every_configured_model_is_in_one_stage(path):
     with torch.device("meta"):
         model = build(section.pop("name"), 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **section)
     stages = model.stages()
-    assert sorted(name for names in stages.values() for name in names) == sorted(name for name, _ in model.named_parameters())
+    assert sorted(name for names in stages.values() for name in names) == sorted(
+        name for name, _ in model.named_parameters()
+    )
     assert all(stages.values()), "no empty stage"
     assert list(stages)[-1] == "head" and all(n.startswith(model.head_names) for n in stages["head"])
     if any(n.startswith(("network.backbone.", "network.body.")) for n, _ in model.named_parameters()):
@@ -30,14 +32,19 @@ def test_every_parameter_of_every_configured_model_is_in_one_stage(path):
 
 
 def test_the_configs_reach_every_registered_model():
-    assert {yaml.safe_load(p.read_text(encoding="utf-8"))["MODEL"]["NAME"] for p in CONFIGS} == set(MODELS.names())
+    assert {yaml.safe_load(p.read_text(encoding="utf-8"))["MODEL"]["NAME"] for p in CONFIGS} == set(
+        MODELS.names()
+    )
 
 
 @pytest.mark.parametrize(
     ("backbone", "expected"),
     [
         ("resnet18", "stem layer1 layer2 layer3 layer4 head"),
-        ("tf_efficientnet_b0", "stem blocks.0 blocks.1 blocks.2 blocks.3 blocks.4 blocks.5 blocks.6 neck head"),
+        (
+            "tf_efficientnet_b0",
+            "stem blocks.0 blocks.1 blocks.2 blocks.3 blocks.4 blocks.5 blocks.6 neck head",
+        ),
         ("convnext_tiny", "stem stages.0 stages.1 stages.2 stages.3 neck head"),
         ("densenet121", "stem denseblock1 denseblock2 denseblock3 denseblock4 neck head"),
         ("legacy_xception", "stem " + " ".join(f"block{i}" for i in range(1, 13)) + " neck head"),
@@ -57,7 +64,12 @@ def test_stages_of_timm_backbones(backbone, expected):
 
 
 def test_parts_beside_the_backbone_and_blocks_without_a_stem():
-    names = ["network.body.blocks.0.w", "network.body.blocks.1.w", "network.body.blocks.6.pool.w", "network.body.blocks.6.proj.w"]
+    names = [
+        "network.body.blocks.0.w",
+        "network.body.blocks.1.w",
+        "network.body.blocks.6.pool.w",
+        "network.body.blocks.6.proj.w",
+    ]
     assert stage_parameters(names, heads=("network.body.blocks.6.proj",)) == {
         "stem": names[:1],
         "blocks.1": names[1:2],

@@ -10,16 +10,18 @@ from torch import nn
 
 from dfdc_video.models.classifier import build
 from dfdc_video.models.summary import describe, source_of, summarise
-from dfdc_video.models.weights import load_weights
+from dfdc_video.models.weights.load import load_weights
 from dfdc_video.registry import top_level
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-# pytorchvideo's model zoo (docs/source/model_zoo.md): parameters in millions, multiply-adds in 10^9 at 256 pixels; of X3D and MViT the
-# multiply-adds of the papers' tables. Where the tolerance is 3 %, the zoo's figure includes the normalisation layers (2.5 times fvcore's
-# count of them makes up the difference), which `summarise` leaves out.
+# pytorchvideo's model zoo (docs/source/model_zoo.md): parameters in millions, multiply-adds in 10^9 at 256
+# pixels; of X3D and MViT the multiply-adds of the papers' tables. Where the tolerance is 3 %, the zoo's
+# figure includes the normalisation layers (2.5 times fvcore's count of them makes up the difference), which
+# `summarise` leaves out.
 PUBLISHED = [
     ("slowfast", 32, 256, {"depth": 50, "alpha": 4, "fusion_kernel": 7}, 34.57, 65.71, 0.001),
-    ("slowfast", 32, 256, {"depth": 50, "alpha": 8, "fusion_kernel": 5}, 34.48, 36.1, 0.002),  # Feichtenhofer et al. 2019, table 2
+    # Feichtenhofer et al. 2019, table 2
+    ("slowfast", 32, 256, {"depth": 50, "alpha": 8, "fusion_kernel": 5}, 34.48, 36.1, 0.002),
     ("slowfast", 32, 256, {"depth": 101, "alpha": 4, "fusion_kernel": 5}, 62.83, 127.20, 0.03),
     ("slow", 8, 256, {}, 32.45, 54.52, 0.001),
     ("slow", 4, 256, {}, 32.45, 27.55, 0.03),
@@ -36,8 +38,12 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "num_frames", "pixels", "settings", "millions", "giga", "tolerance"), PUBLISHED)
-def test_published_parameters_and_multiply_adds(name, num_frames, pixels, settings, millions, giga, tolerance):
+@pytest.mark.parametrize(
+    ("name", "num_frames", "pixels", "settings", "millions", "giga", "tolerance"), PUBLISHED
+)
+def test_published_parameters_and_multiply_adds(
+    name, num_frames, pixels, settings, millions, giga, tolerance
+):
     cost = describe(name, 400, num_frames, (pixels, pixels), **settings)
     assert cost["parameters"] / 1e6 == pytest.approx(millions, abs=0.006)
     assert cost["flops"] / 1e9 == pytest.approx(giga, rel=tolerance)
@@ -60,7 +66,8 @@ def test_a_summary_leaves_the_model_as_it_is():
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
-# The library's own builder, narrow, with what makes it the network of the zoo; ours; number of frames and pixels that its head pools.
+# The library's own builder, narrow, with what makes it the network of the zoo; ours; number of frames and
+# pixels that its head pools.
 TWINS = {
     "slow": (hub.slow_r50, {"stem_dim_out": 8}, {"width": 8}, 8, 224),
     "c2d": (hub.c2d_r50, {"stem_dim_out": 8}, {"width": 8}, 8, 224),
@@ -74,13 +81,21 @@ TWINS = {
         13,
         160,
     ),
-    "mvit": (hub.mvit_base_16x4, {"spatial_size": 64, "temporal_size": 8, "patch_embed_dim": 16}, {"width": 16}, 8, 64),
+    "mvit": (
+        hub.mvit_base_16x4,
+        {"spatial_size": 64, "temporal_size": 8, "patch_embed_dim": 16},
+        {"width": 16},
+        8,
+        64,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", sorted(TWINS))
 def test_weights_of_the_zoo_give_the_outputs_of_the_zoo(name, tmp_path):
-    """A file as the zoo has them goes in with its head and gives the library's logits: nothing was renamed, no layer differs."""
+    """A file as the zoo has them goes in with its head and gives the library's logits: nothing was renamed,
+    no layer differs.
+    """
     builder, theirs, ours, num_frames, pixels = TWINS[name]
     torch.manual_seed(0)
     classes = {"head_num_classes": 5} if name == "mvit" else {"model_num_class": 5}
@@ -97,7 +112,8 @@ def test_weights_of_the_zoo_give_the_outputs_of_the_zoo(name, tmp_path):
     with torch.no_grad():
         expected, logits = reference(model.normalise(frames)), model(frames)
     if name in ("x3d", "r2plus1d"):
-        assert expected.sum() == pytest.approx(1, abs=1e-5)  # the library's end in probabilities, ours in logits
+        # the library's end in probabilities, ours in logits
+        assert expected.sum() == pytest.approx(1, abs=1e-5)
         logits = logits.softmax(1)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-6)
 
@@ -144,7 +160,9 @@ def test_c2d_without_pooling_is_its_frames_averaged():
     model = build("c2d", 2, 4, (64, 64), width=8, pool_time=False).eval()
     clip = torch.randint(0, 256, (1, 3, 4, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        torch.testing.assert_close(model(clip), torch.stack([model(clip[:, :, t : t + 1]) for t in range(4)]).mean(0))
+        torch.testing.assert_close(
+            model(clip), torch.stack([model(clip[:, :, t : t + 1]) for t in range(4)]).mean(0)
+        )
 
 
 @pytest.mark.parametrize(("num_frames", "size"), [(7, (64, 64)), (8, (66, 64)), (8, (64, 2))])
@@ -159,7 +177,9 @@ def test_the_cam_layer_sees_every_place_and_gets_a_gradient_there(name):
     ours = {**TWINS[name][2], **({"depth": 50} if name == "csn" else {})}
     model = build(name, 2, 8, (64, 64), **ours).eval()
     kept = []
-    model.get_submodule(model.cam_layer).register_forward_hook(lambda module, given, output: kept.append(output))
+    model.get_submodule(model.cam_layer).register_forward_hook(
+        lambda module, given, output: kept.append(output)
+    )
     logits = model(torch.randint(0, 256, (1, 3, 8, 64, 64), dtype=torch.uint8))
     (gradient,) = torch.autograd.grad(logits[0, 1], kept[0])
     places = gradient[:, 1:].abs().sum(-1) if name == "mvit" else gradient.abs().sum(1)

@@ -1,27 +1,26 @@
-"""The run folders of tests/evaluation, and a comparison of two of them."""
+"""Comparisons of run folders."""
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
 
 import pytest
 
 from dfdc_video.evaluation.compare import compare
 
-_SPEC = importlib.util.spec_from_file_location("run_folders", Path(__file__).parents[1] / "evaluation" / "conftest.py")
-_FOLDERS = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_FOLDERS)
-runs = _FOLDERS.runs
-
 
 @pytest.fixture
 def comparison(runs, tmp_path):
-    """A frame model that is blind to `temporal` and a sequence model; one video without a face, one unreadable."""
+    """A frame model that is blind to `temporal` and a sequence model; one video without a face, one
+    unreadable.
+    """
     videos = runs.videos(25)
     videos.loc[[4, 9], "status"] = ["no_face", "unreadable"]
     paths = [
-        runs.write(tmp_path / "frame", videos=videos, blind_to=("temporal",), report={"seed": 3, "train_seconds": 3905}),
+        runs.write(
+            tmp_path / "frame",
+            videos=videos,
+            blind_to=("temporal",),
+            report={"seed": 3, "train_seconds": 3905},
+        ),
         runs.write(tmp_path / "slowfast", videos=videos, seed=1),
     ]
     return compare(paths, num_samples=200)

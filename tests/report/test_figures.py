@@ -56,13 +56,17 @@ def test_curves_take_the_first_column_that_has_values():
 
 def test_histograms_count_every_video_once(comparison):
     ax = figures.score_histograms(comparison).axes[0]
-    assert sum(patch.get_height() for patch in ax.patches if len(patch.get_path().vertices) == 5) == pytest.approx(1)
+    assert sum(
+        patch.get_height() for patch in ax.patches if len(patch.get_path().vertices) == 5
+    ) == pytest.approx(1)
 
 
 def test_every_row_keeps_its_colour(comparison):
     for index in range(len(comparison.rows)):
         colour = to_rgb(figures.COLOURS[index])
-        assert to_rgb(figures.method_bars(comparison).axes[0].containers[2 * index][0].get_facecolor()) == colour
+        assert (
+            to_rgb(figures.method_bars(comparison).axes[0].containers[2 * index][0].get_facecolor()) == colour
+        )
         assert to_rgb(figures.roc_curves(comparison).axes[0].lines[index + 1].get_color()) == colour
         assert to_rgb(figures.training_curves(comparison).axes[0].lines[index].get_color()) == colour
 
@@ -83,7 +87,10 @@ def test_svg_is_well_formed_reproducible_and_takes_the_colour_of_the_page(compar
     assert "all videos" in "".join(root.itertext())
     assert text == figures.to_svg(figures.roc_curves(comparison), salt="roc")
     other = figures.to_svg(figures.method_bars(comparison), salt="bars")
-    ids = [[e.get("id") for e in ET.fromstring(t.replace("xlink:href", "href")).iter() if e.get("id")] for t in (text, other)]
+    ids = [
+        [e.get("id") for e in ET.fromstring(t.replace("xlink:href", "href")).iter() if e.get("id")]
+        for t in (text, other)
+    ]
     assert ids[0] and not set(ids[0]) & set(ids[1])
     used = {e.get("href")[1:] for e in root.iter() if e.get("href")}
     assert used and used <= set(ids[0])

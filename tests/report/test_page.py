@@ -32,7 +32,9 @@ class Reader(HTMLParser):
         attributes = dict(attributes)
         self.scripts += tag == "script"
         self.ids += [attributes["id"]] if "id" in attributes else []
-        self.references += [v for k, v in attributes.items() if k in ("src", "href", "xlink:href", "action", "data") and v]
+        self.references += [
+            v for k, v in attributes.items() if k in ("src", "href", "xlink:href", "action", "data") and v
+        ]
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":
@@ -63,7 +65,13 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def page(comparison, tmp_path):
-    path = write_page(tmp_path / "out" / "report.html", comparison, title="Frame <vs> sequence", notes="Why & how?", command="dfdc-video compare a b")
+    path = write_page(
+        tmp_path / "out" / "report.html",
+        comparison,
+        title="Frame <vs> sequence",
+        notes="Why & how?",
+        command="dfdc-video compare a b",
+    )
     return path.read_text(encoding="utf-8")
 
 
@@ -79,7 +87,17 @@ def test_page_stands_alone(page, tmp_path):
 
 def test_order_of_sections_and_escaping(page):
     reader = Reader(page)
-    expected = ["Results", "Difference to frame", "AUC per method", "ROC", "Training", "Scores", "Coverage", "Worst scored videos", "How it was made"]
+    expected = [
+        "Results",
+        "Difference to frame",
+        "AUC per method",
+        "ROC",
+        "Training",
+        "Scores",
+        "Coverage",
+        "Worst scored videos",
+        "How it was made",
+    ]
     assert reader.headings == expected
     assert "<title>Frame &lt;vs&gt; sequence</title>" in page and "Why &amp; how?" in page
 
@@ -105,7 +123,15 @@ def test_table_says_what_the_comparison_says(page, comparison):
 
 def test_only_differences_beyond_zero_are_marked(page, comparison):
     row = comparison.differences["slowfast"]
-    keys = ["video/auc", "video/log_loss", "video/accuracy", "video/ap", "video/eer", "video/auc/spatial", "video/auc/temporal"]
+    keys = [
+        "video/auc",
+        "video/log_loss",
+        "video/accuracy",
+        "video/ap",
+        "video/eer",
+        "video/auc/spatial",
+        "video/auc/temporal",
+    ]
     marked = sum(row[k].low > 0 or row[k].high < 0 for k in keys)
     assert 0 < marked < len(keys)
     assert page.count('<td class="clear"') == marked
@@ -113,7 +139,16 @@ def test_only_differences_beyond_zero_are_marked(page, comparison):
 
 def test_provenance_is_told(page):
     text = " ".join(Reader(page).words)
-    for word in ("0123456789ab", "c0ffee", "abc1234", "dfdc-video compare a b", "torch 2.15", "num_frames 16", "best.ckpt", "200 resamples"):
+    for word in (
+        "0123456789ab",
+        "c0ffee",
+        "abc1234",
+        "dfdc-video compare a b",
+        "torch 2.15",
+        "num_frames 16",
+        "best.ckpt",
+        "200 resamples",
+    ):
         assert word in text, word
 
 
@@ -124,7 +159,11 @@ def test_seeds_show_their_mean_and_deviation(runs, tmp_path):
     reader = Reader(write_page(tmp_path / "report.html", comparison).read_text(encoding="utf-8"))
     row = comparison.rows[0]
     mean, sd = row.intervals["video/auc"].value, row.seed_sd["video/auc"]
-    assert f"{mean:.3f}" in reader.tables[0][1][1] and f"± {sd:.3f}" in reader.tables[0][1][1] and "3 seeds" in reader.tables[0][1][0]
+    assert (
+        f"{mean:.3f}" in reader.tables[0][1][1]
+        and f"± {sd:.3f}" in reader.tables[0][1][1]
+        and "3 seeds" in reader.tables[0][1][0]
+    )
     assert "Difference" not in " ".join(reader.headings)
 
 

@@ -21,7 +21,14 @@ def test_fits_and_says_what_the_comparison_says(comparison):
     text = printed(comparison)
     assert max(map(len, text.splitlines())) <= 120 and "…" not in text
     for row in comparison.rows:
-        for key in ("video/auc", "video/log_loss", "video/accuracy", "video/ap", "video/eer", "video/auc/temporal"):
+        for key in (
+            "video/auc",
+            "video/log_loss",
+            "video/accuracy",
+            "video/ap",
+            "video/eer",
+            "video/auc/temporal",
+        ):
             interval = row.intervals[key]
             assert f"{interval.value:.3f}" in text
             assert f"[{interval.low:.3f}, {interval.high:.3f}]" in text
@@ -30,8 +37,13 @@ def test_fits_and_says_what_the_comparison_says(comparison):
 
 
 def test_names_of_the_families_stay_on_one_line_and_seeds_are_shown(runs, tmp_path):
-    entries = [{"experiment": "q", "arm": arm, "seed": s} for arm in ("frame", "efficientnet3d") for s in range(2)]
-    comparison = compare([runs.write(tmp_path / f"{e['arm']}{e['seed']}", report=e, seed=e["seed"]) for e in entries], num_samples=20)
+    entries = [
+        {"experiment": "q", "arm": arm, "seed": s} for arm in ("frame", "efficientnet3d") for s in range(2)
+    ]
+    comparison = compare(
+        [runs.write(tmp_path / f"{e['arm']}{e['seed']}", report=e, seed=e["seed"]) for e in entries],
+        num_samples=20,
+    )
     text = printed(comparison)
     assert "efficientnet3d" in text and "(2 seeds)" in text and "mean ± sd" in text
     row = comparison.rows[1]

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from dfdc_video.data.dataset import ClipDataset
-from dfdc_video.run import build_data, build_model, check, clip_spec, load_manifest, load_run, score, train
+from dfdc_video.runs.run import (
+    build_data,
+    build_model,
+    check,
+    clip_spec,
+    load_manifest,
+    load_run,
+    score,
+    train,
+)
 from dfdc_video.training.module import ClassifierModule
 
 SETTINGS = ("DATA.EMBEDDINGS", "true", "AUGMENT.NAME", "none")
@@ -23,11 +32,17 @@ def frame_checkpoint(prepared_root, tmp_path_factory):
     from dfdc_video.config import resolve
 
     words = (
-        "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 TRAIN.BATCH_SIZE 4 OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 1 "
+        "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 TRAIN.BATCH_SIZE "
+        "4 OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 1 "
         "TEST.NUM_BOOTSTRAP 20 WANDB.MODE disabled TRAIN.PRECISION 32-true"
     ).split()
     folder = tmp_path_factory.mktemp("frame") / "run"
-    train(resolve("frame_small", overrides=[*words, "DATA.PATH", str(prepared_root)]), folder, name="frame", quiet=True)
+    train(
+        resolve("frame_small", overrides=[*words, "DATA.PATH", str(prepared_root)]),
+        folder,
+        name="frame",
+        quiet=True,
+    )
     return folder / "checkpoints" / "best.ckpt"
 
 
@@ -45,26 +60,43 @@ def test_a_run_over_embeddings_is_a_run_over_frames(family, frame_checkpoint, sm
     folder = tmp_path / "run"
     report = train(cfg, folder, name="run", quiet=True)
     assert report["coverage"]["scored"] == 8 and "never" in (folder / "parameters.txt").read_text()
-    frozen = {n.removeprefix("model."): t for n, t in torch.load(frame_checkpoint, weights_only=True)["state_dict"].items() if "backbone" in n}
-    trained = {n.removeprefix("model."): t for n, t in torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"].items()}
+    frozen = {
+        n.removeprefix("model."): t
+        for n, t in torch.load(frame_checkpoint, weights_only=True)["state_dict"].items()
+        if "backbone" in n
+    }
+    trained = {
+        n.removeprefix("model."): t
+        for n, t in torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"].items()
+    }
     shared = [n for n in frozen if n in trained]
-    assert len(shared) > 70 and all(torch.equal(frozen[n], trained[n]) for n in shared), "nothing of the backbone has moved"
+    assert len(shared) > 70 and all(torch.equal(frozen[n], trained[n]) for n in shared), (
+        "nothing of the backbone has moved"
+    )
     (made,) = (root / "cache" / "embeddings").iterdir()
     assert len(list(made.glob("*.npy"))) == 32, "train, val and, to be scored, test"
     table = pd.read_csv(folder / "predictions.csv").sort_values(["track_id", "start_frame"])
     manifest = load_manifest(cfg)
     clips = ClipDataset(root, manifest.tracks_of("test"), clip_spec(cfg), num_views=2)
-    items = sorted((clips[i] for i in range(len(clips))), key=lambda item: (item["track_id"], item["start_frame"]))
+    items = sorted(
+        (clips[i] for i in range(len(clips))), key=lambda item: (item["track_id"], item["start_frame"])
+    )
     with torch.no_grad():
         logits = load_run(folder)(torch.stack([item["frames"] for item in items]))
-    torch.testing.assert_close(torch.tensor(table[["logit_0", "logit_1"]].to_numpy()).float(), logits, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(
+        torch.tensor(table[["logit_0", "logit_1"]].to_numpy()).float(), logits, rtol=1e-2, atol=1e-2
+    )
     stamps = {p: p.stat().st_mtime_ns for p in made.iterdir()}
     assert score(folder, quiet=True)["metrics"] == report["metrics"]
     assert stamps == {p: p.stat().st_mtime_ns for p in made.iterdir()}, "scoring again embeds nothing again"
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(frame_checkpoint, small_config, root, tmp_path, monkeypatch):
-    cfg = small_config(*SETTINGS, "MODEL.INIT_FROM", str(frame_checkpoint), name="embedding_lstm_small", path=root)
+def test_a_stopped_run_resumes_to_the_same_weights(
+    frame_checkpoint, small_config, root, tmp_path, monkeypatch
+):
+    cfg = small_config(
+        *SETTINGS, "MODEL.INIT_FROM", str(frame_checkpoint), name="embedding_lstm_small", path=root
+    )
     train(cfg, tmp_path / "whole", name="x", quiet=True)
     old = ClassifierModule.training_step
 
@@ -78,15 +110,28 @@ def test_a_stopped_run_resumes_to_the_same_weights(frame_checkpoint, small_confi
         train(cfg, tmp_path / "stopped", name="x", quiet=True)
     monkeypatch.undo()
     train(cfg, tmp_path / "stopped", name="x", resume=True, quiet=True)
-    states = [torch.load(tmp_path / f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in ("whole", "stopped")]
+    states = [
+        torch.load(tmp_path / f / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for f in ("whole", "stopped")
+    ]
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
-    assert len(list((root / "cache" / "embeddings").iterdir())) == 1, "the resumed run found the same frozen network"
+    assert len(list((root / "cache" / "embeddings").iterdir())) == 1, (
+        "the resumed run found the same frozen network"
+    )
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_made(small_config, prepared_root, tmp_path):
     for words, name, message in [
-        (("DATA.EMBEDDINGS", "true", "AUGMENT.NAME", "none"), "slowfast_small", "trains its backbone: it has no embeddings to keep"),
-        (SETTINGS, "embedding_lstm_small", "the backbone of embedding_lstm is frozen, and would stay random: set MODEL.INIT_FROM"),
+        (
+            ("DATA.EMBEDDINGS", "true", "AUGMENT.NAME", "none"),
+            "slowfast_small",
+            "trains its backbone: it has no embeddings to keep",
+        ),
+        (
+            SETTINGS,
+            "embedding_lstm_small",
+            "the backbone of embedding_lstm is frozen, and would stay random: set MODEL.INIT_FROM",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             check(small_config(*words, name=name))
@@ -106,8 +151,12 @@ def test_the_key_follows_weights_and_size_and_nothing_that_is_learned(small_conf
 
 
 def test_an_epoch_reads_no_video(frame_checkpoint, small_config, root, monkeypatch):
-    """What makes an epoch a matter of seconds: with the embeddings there, training does not open a face video."""
-    cfg = small_config(*SETTINGS, "MODEL.INIT_FROM", str(frame_checkpoint), name="embedding_lstm_small", path=root)
+    """What makes an epoch a matter of seconds: with the embeddings there, training does not open a face
+    video.
+    """
+    cfg = small_config(
+        *SETTINGS, "MODEL.INIT_FROM", str(frame_checkpoint), name="embedding_lstm_small", path=root
+    )
     train(cfg, root.parent / "run", name="x", quiet=True)
     import dfdc_video.data.dataset as dataset
 

@@ -17,7 +17,12 @@ MODELS = {
     "efficientnet3d": {"backbone": "test_efficientnet"},
     "slowfast": {"depth": 18, "width": 16, "alpha": 4, "beta_inv": 4},
 }
-SETTINGS = {"head_first": {"steps": 2}, "gradual": {"every": 2}, "frozen": {"names": "stem"}, "alternate": {"spatial_steps": 2, "temporal_steps": 1}}
+SETTINGS = {
+    "head_first": {"steps": 2},
+    "gradual": {"every": 2},
+    "frozen": {"names": "stem"},
+    "alternate": {"spatial_steps": 2, "temporal_steps": 1},
+}
 
 
 def small(name="frame"):
@@ -26,7 +31,9 @@ def small(name="frame"):
 
 
 def policy(name, model, *, total_steps=40, steps_per_epoch=10, **settings):
-    return FREEZING.get(name)(Layout.of(model, steps_per_epoch=steps_per_epoch, total_steps=total_steps), **settings)
+    return FREEZING.get(name)(
+        Layout.of(model, steps_per_epoch=steps_per_epoch, total_steps=total_steps), **settings
+    )
 
 
 def trainable(model):
@@ -60,7 +67,9 @@ def test_the_phase_is_a_function_of_the_step_alone(rule, name):
         assert of(straight, "head") <= trainable(straight), "the head always trains"
 
 
-@pytest.mark.parametrize("optimizer", [partial(OPTIMIZERS.get("sgd"), momentum=0.9), OPTIMIZERS.get("adamw")], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer", [partial(OPTIMIZERS.get("sgd"), momentum=0.9), OPTIMIZERS.get("adamw")], ids=["sgd", "adamw"]
+)
 @pytest.mark.parametrize("rule", sorted(set(FREEZING.names()) - {"none"}))
 def test_what_is_frozen_stays_bit_for_bit_also_with_momentum_and_decay(rule, optimizer):
     """All parameters train for two steps first, so that the optimiser has momentum that it could go on with."""
@@ -84,8 +93,14 @@ def test_what_is_frozen_stays_bit_for_bit_also_with_momentum_and_decay(rule, opt
         assert changed & everything(model) <= trainable(model)
         assert of(model, "head") <= changed
         if step >= 0:
-            frozen_norms = {n for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d) and f"{n}.weight" not in trainable(model)}
-            assert not {n for n in changed if n.rpartition(".")[0] in frozen_norms}, "no running statistics of frozen parts"
+            frozen_norms = {
+                n
+                for n, m in model.named_modules()
+                if isinstance(m, torch.nn.BatchNorm2d) and f"{n}.weight" not in trainable(model)
+            }
+            assert not {n for n in changed if n.rpartition(".")[0] in frozen_norms}, (
+                "no running statistics of frozen parts"
+            )
             seen.add(frozenset(trainable(model)))
     assert len(seen) == {"head_first": 2, "gradual": 4, "norm_only": 1, "frozen": 1, "alternate": 2}[rule]
 
@@ -104,11 +119,22 @@ def test_head_first_trains_the_head_and_what_is_new_then_all():
 def test_gradual_goes_from_the_head_to_the_stem_by_steps_or_by_epochs():
     model = small()
     freezer = Freezer(model, policy("gradual", model, every=5))
-    for step, stages in {0: ["head"], 4: ["head"], 5: ["head", "layer4"], 10: ["head", "layer4", "layer3"], 25: list(model.stages())}.items():
+    for step, stages in {
+        0: ["head"],
+        4: ["head"],
+        5: ["head", "layer4"],
+        10: ["head", "layer4", "layer3"],
+        25: list(model.stages()),
+    }.items():
         freezer.apply(step)
         assert trainable(model) == of(model, *stages), step
     freezer = Freezer(model, policy("gradual", model, epochs=(0.5, 2)))
-    for step, stages in {4: ["head"], 5: ["head", "layer4"], 19: ["head", "layer4"], 20: list(model.stages())}.items():
+    for step, stages in {
+        4: ["head"],
+        5: ["head", "layer4"],
+        19: ["head", "layer4"],
+        20: list(model.stages()),
+    }.items():
         freezer.apply(step)
         assert trainable(model) == of(model, *stages), step
 
@@ -116,7 +142,12 @@ def test_gradual_goes_from_the_head_to_the_stem_by_steps_or_by_epochs():
 def test_norm_only_trains_scales_shifts_and_the_head():
     model = small()
     Freezer(model, policy("norm_only", model)).apply(0)
-    norms = {f"{n}.{p}" for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d) for p in ("weight", "bias")}
+    norms = {
+        f"{n}.{p}"
+        for n, m in model.named_modules()
+        if isinstance(m, torch.nn.BatchNorm2d)
+        for p in ("weight", "bias")
+    }
     assert norms and trainable(model) == norms | of(model, "head")
 
 
@@ -134,7 +165,15 @@ def test_frozen_takes_stages_their_common_name_and_parameter_prefixes():
 
 @pytest.mark.parametrize(
     ("kernel", "kind"),
-    [((1, 3, 3), "spatial"), ((3, 1, 1), "temporal"), ((3, 3, 3), ""), ((1, 1, 1), ""), ((3, 3), "spatial"), ((1, 1), ""), ((1, 1, 3), "spatial")],
+    [
+        ((1, 3, 3), "spatial"),
+        ((3, 1, 1), "temporal"),
+        ((3, 3, 3), ""),
+        ((1, 1, 1), ""),
+        ((3, 3), "spatial"),
+        ((1, 1), ""),
+        ((1, 1, 3), "spatial"),
+    ],
 )
 def test_kind_of_kernels(kernel, kind):
     assert kernel_kind(kernel) == kind
@@ -163,13 +202,18 @@ def test_freeze_bn_keeps_statistics_and_trains_scales():
     assert all(torch.equal(b, before[n]) for n, b in model.named_buffers())
     model.train()  # as after a validation
     freezer.apply(1)
-    assert not any(m.training for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)) and model.network.backbone.fc.training
+    assert (
+        not any(m.training for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        and model.network.backbone.fc.training
+    )
 
 
 def test_what_the_network_itself_holds_fixed_stays_fixed_and_a_norm_without_weights_goes_with_its_block():
     model = small()
     model.network.backbone.layer1[0].conv1.weight.requires_grad_(False)
-    model.network.backbone.layer1[0].bn1 = torch.nn.BatchNorm2d(model.network.backbone.layer1[0].conv1.out_channels, affine=False)
+    model.network.backbone.layer1[0].bn1 = torch.nn.BatchNorm2d(
+        model.network.backbone.layer1[0].conv1.out_channels, affine=False
+    )
     freezer = Freezer(model, policy("head_first", model, steps=1))
     freezer.apply(0)
     assert not model.network.backbone.layer1[0].bn1.training
@@ -223,14 +267,18 @@ def test_every_rule_has_settings_with_defaults():
 def test_the_table_says_what_trains_when_and_how_fast():
     model = small()
     sizes = {n: p.numel() for n, p in model.named_parameters()}
-    text = parameter_table(model.stages(), sizes, policy("gradual", model, epochs=(1, 2)), {"stem": 0.1, "head": 10.0})
+    text = parameter_table(
+        model.stages(), sizes, policy("gradual", model, epochs=(1, 2)), {"stem": 0.1, "head": 10.0}
+    )
     rows = {line.split()[0]: line.split() for line in text.splitlines() if not line.startswith("phase")}
     assert list(rows) == ["stage", *model.stages(), "sum"]
     assert rows["stem"][2:] == ["0", "x", "0.1", "3"] and rows["layer4"][2:] == ["0", "x", "1", "2,", "3"]
     head = sum(sizes[n] for n in model.stages()["head"])
     assert rows["head"][1:] == [f"{head:,}", f"{head:,}", "x", "10", "all"]
     assert rows["sum"][1:] == [f"{sum(sizes.values()):,}", f"{head:,}"]
-    assert [line for line in text.splitlines() if line.startswith("phase 2")] == ["phase 2: from step 10: layer4 too"]
+    assert [line for line in text.splitlines() if line.startswith("phase 2")] == [
+        "phase 2: from step 10: layer4 too"
+    ]
     text = parameter_table(model.stages(), sizes, policy("frozen", model, names="stem"), {})
     assert text.splitlines()[1].split()[-1] == "never"
     text = parameter_table(model.stages(), sizes, policy("norm_only", model), {})

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dfdc_video.models.mask import add_mask_head, logits_and_masks, mask_target
-from dfdc_video.models.weights import load_weights
-from dfdc_video.run import build_model, check, load_run, score, train
+from dfdc_video.models.weights.load import load_weights
+from dfdc_video.runs.run import build_model, check, load_run, score, train
 from dfdc_video.training.losses import MaskOverlap, mask_loss
 
 
@@ -18,8 +18,10 @@ def masked_config(masked_root):
 
     def make(*overrides, name="frame_small"):
         base = (
-            "DATA.CACHE true CLIP.NUM_FRAMES 4 CLIP.HEIGHT 64 CLIP.WIDTH 64 TRAIN.EPOCHS 8 TRAIN.BATCH_SIZE 4 OPTIM.WARMUP_EPOCHS 0 OPTIM.LR 0.003 "
-            "TEST.NUM_CLIPS 2 TEST.NUM_BOOTSTRAP 100 WANDB.MODE disabled TRAIN.PRECISION 32-true AUGMENT.NAME none MASK.WEIGHT 1"
+            "DATA.CACHE true CLIP.NUM_FRAMES 4 CLIP.HEIGHT 64 CLIP.WIDTH 64 TRAIN.EPOCHS 8 "
+            "TRAIN.BATCH_SIZE 4 OPTIM.WARMUP_EPOCHS 0 OPTIM.LR 0.003 "
+            "TEST.NUM_CLIPS 2 TEST.NUM_BOOTSTRAP 100 WANDB.MODE disabled TRAIN.PRECISION 32-true "
+            "AUGMENT.NAME none MASK.WEIGHT 1"
         ).split()
         return resolve(name, overrides=[*base, "DATA.PATH", str(masked_root), *overrides])
 
@@ -44,7 +46,10 @@ def test_a_run_learns_where_and_says_how_well(finished):
         logits, masks = logits_and_masks(model, frames)
         assert masks.shape == (2, 4, 4, 4) and torch.equal(logits, model(frames))
     report_of_val = score(folder, split="val", quiet=True)
-    assert report_of_val["mask_iou"] > 0.6 and json.loads((folder / "val/report.json").read_text())["mask_iou"] == report_of_val["mask_iou"]
+    assert (
+        report_of_val["mask_iou"] > 0.6
+        and json.loads((folder / "val/report.json").read_text())["mask_iou"] == report_of_val["mask_iou"]
+    )
 
 
 def test_without_a_weight_nothing_is_different(masked_config, tmp_path):
@@ -58,12 +63,21 @@ def test_a_masked_checkpoint_starts_a_plain_model_and_the_other_way_round(finish
     folder, _ = finished
     plain = build_model(masked_config("MASK.WEIGHT", "0"), 2)
     report = load_weights(plain, folder / "checkpoints/best.ckpt", keep_head=True)
-    assert {n for n in report.left_out if n.startswith("mask_head.")} == {"mask_head.projection.weight", "mask_head.projection.bias"}
+    assert {n for n in report.left_out if n.startswith("mask_head.")} == {
+        "mask_head.projection.weight",
+        "mask_head.projection.bias",
+    }
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
     masked = build_model(masked_config(), 2)
     report = load_weights(masked, tmp_path / "plain.pth", keep_head=True)
-    assert {n for n in report.missing if n.startswith("mask_head.")} == {"mask_head.projection.weight", "mask_head.projection.bias"}
-    assert torch.equal(masked.state_dict()["network.backbone.conv1.0.weight"], plain.state_dict()["network.backbone.conv1.0.weight"])
+    assert {n for n in report.missing if n.startswith("mask_head.")} == {
+        "mask_head.projection.weight",
+        "mask_head.projection.bias",
+    }
+    assert torch.equal(
+        masked.state_dict()["network.backbone.conv1.0.weight"],
+        plain.state_dict()["network.backbone.conv1.0.weight"],
+    )
 
 
 def test_the_head_trains_with_the_head(masked_config):
@@ -81,7 +95,9 @@ def test_what_cannot_have_a_mask_head_is_refused_before_anything_is_made(masked_
     with pytest.raises(ValueError, match="MASK.WEIGHT = -1"):
         masked_config("MASK.WEIGHT", "-1")
     with pytest.raises(ValueError, match="no mask head: set MASK.WEIGHT"):
-        logits_and_masks(build_model(masked_config("MASK.WEIGHT", "0"), 2), torch.zeros(1, 3, 4, 64, 64, dtype=torch.uint8))
+        logits_and_masks(
+            build_model(masked_config("MASK.WEIGHT", "0"), 2), torch.zeros(1, 3, 4, 64, 64, dtype=torch.uint8)
+        )
 
 
 def test_a_set_without_masks_is_refused(small_config, tmp_path):
@@ -108,7 +124,11 @@ def test_the_target_is_the_altered_share_of_a_cell():
 def test_the_overlap_counts_over_all_clips():
     overlap = MaskOverlap()
     assert overlap.value() != overlap.value(), "nothing to find, nothing found"
-    overlap.add(torch.tensor([[[[1.0, 1.0]]], [[[1.0, 1.0]]]]), torch.tensor([[[[1.0, 0.2]]], [[[0.0, 0.0]]]]), torch.tensor([True, False]))
+    overlap.add(
+        torch.tensor([[[[1.0, 1.0]]], [[[1.0, 1.0]]]]),
+        torch.tensor([[[[1.0, 0.2]]], [[[0.0, 0.0]]]]),
+        torch.tensor([True, False]),
+    )
     assert overlap.value() == 0.5
 
 
@@ -121,7 +141,7 @@ def test_weights_of_a_model_do_not_depend_on_its_mask_head(masked_config):
 
 def test_the_other_program_gets_the_network_without_the_mask_head(tmp_path):
     from dfdc_video.models.classifier import build
-    from dfdc_video.models.weights import save_pyslowfast
+    from dfdc_video.models.weights.write import save_pyslowfast
 
     model = add_mask_head(build("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4, beta_inv=4))
     saved = torch.load(save_pyslowfast(model, tmp_path / "a.pyth"), weights_only=True)["model_state"]

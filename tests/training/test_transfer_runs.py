@@ -1,4 +1,6 @@
-"""Freezing and rate factors in real runs: what the run folder says, what is refused, and that resuming changes nothing."""
+"""Freezing and rate factors in real runs: what the run folder says, what is refused, and that resuming
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import pytest
 import torch
 
 from dfdc_video.config import resolve
-from dfdc_video.run import _newest_checkpoint, train
+from dfdc_video.runs.run import _newest_checkpoint, train
 from dfdc_video.training.module import ClassifierModule
 
 SMALL = ("TRAIN.EPOCHS", "2", "MODEL.DROPOUT", "0.2")  # 8 steps
@@ -21,11 +23,20 @@ def state(folder):
     [
         ("frame_small", "FREEZE.NAME head_first FREEZE.STEPS 5 OPTIM.NAME sgd OPTIM.LR 0.01", 3),
         ("frame_small", "FREEZE.NAME gradual FREEZE.EVERY 1 OPTIM.NAME adamw OPTIM.LAYER_DECAY 0.5", 2),
-        ("efficientnet3d_small", "FREEZE.NAME alternate FREEZE.SPATIAL_STEPS 2 FREEZE.TEMPORAL_STEPS 3 FREEZE.FREEZE_BN true OPTIM.NAME adamw", 3),
+        (
+            "efficientnet3d_small",
+            (
+                "FREEZE.NAME alternate FREEZE.SPATIAL_STEPS 2 FREEZE.TEMPORAL_STEPS 3 FREEZE.FREEZE_BN true "
+                "OPTIM.NAME adamw"
+            ),
+            3,
+        ),
     ],
     ids=["head_first", "gradual", "alternate"],
 )
-def test_a_run_stopped_within_a_phase_resumes_to_the_same_weights(small_config, tmp_path, monkeypatch, name, words, stop):
+def test_a_run_stopped_within_a_phase_resumes_to_the_same_weights(
+    small_config, tmp_path, monkeypatch, name, words, stop
+):
     cfg = small_config(*SMALL, *words.split(), name=name)
     train(cfg, tmp_path / "whole", name="whole", quiet=True)
     old = ClassifierModule.training_step
@@ -46,14 +57,31 @@ def test_a_run_stopped_within_a_phase_resumes_to_the_same_weights(small_config, 
     assert all(torch.equal(whole["state_dict"][k], parts["state_dict"][k]) for k in whole["state_dict"])
     first, second = (s["optimizer_states"][0]["state"] for s in (whole, parts))
     assert first.keys() == second.keys()
-    assert all(torch.equal(torch.as_tensor(first[p][k]), torch.as_tensor(second[p][k])) for p in first for k in first[p] if first[p][k] is not None)
-    assert (tmp_path / "whole/predictions.csv").read_bytes() == (tmp_path / "parts/predictions.csv").read_bytes()
+    assert all(
+        torch.equal(torch.as_tensor(first[p][k]), torch.as_tensor(second[p][k]))
+        for p in first
+        for k in first[p]
+        if first[p][k] is not None
+    )
+    assert (tmp_path / "whole/predictions.csv").read_bytes() == (
+        tmp_path / "parts/predictions.csv"
+    ).read_bytes()
 
 
 def test_frozen_stages_leave_a_run_as_they_came_and_the_folder_says_so(small_config, tmp_path, caplog):
-    from dfdc_video.run import build_model
+    from dfdc_video.runs.run import build_model
 
-    cfg = small_config(*SMALL, "FREEZE.NAME", "frozen", "FREEZE.NAMES", "stem", "OPTIM.LR_FACTORS", "head:10", "OPTIM.NAME", "sgd")
+    cfg = small_config(
+        *SMALL,
+        "FREEZE.NAME",
+        "frozen",
+        "FREEZE.NAMES",
+        "stem",
+        "OPTIM.LR_FACTORS",
+        "head:10",
+        "OPTIM.NAME",
+        "sgd",
+    )
     with caplog.at_level("INFO"):
         train(cfg, tmp_path / "run", name="run", quiet=True)
     table = (tmp_path / "run" / "parameters.txt").read_text()

@@ -1,0 +1,1 @@
+"""Weights of other programs and files -> our networks, and back."""

@@ -1,0 +1,1 @@
+"""Raw folder -> prepared folder: readers, cleaning, splits, the run over all videos, tables."""

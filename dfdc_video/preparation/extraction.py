@@ -1,0 +1,306 @@
+"""Many videos -> a result each, on disk, that a second run takes up.
+
+A result is a function of the video's bytes, its original's, and the settings. OUT/work/<video_id>.json exists
+once a video is done; a crash or a hang costs the one video that caused it, and is tried again by the next
+run.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfdc_video.faces.extract import extract
+from dfdc_video.files import is_full, load_json, told_when_full, write_atomic
+from dfdc_video.folders.prepared import track_from_row, track_row
+from dfdc_video.jobs.workers import run_jobs
+from dfdc_video.media.reader import UnreadableVideo
+from dfdc_video.records import Rejection, Stream, Track, Video
+
+log = logging.getLogger(__name__)
+STREAM_FIELDS = ("num_frames", "fps", "height_px", "width_px", "rotation_degrees", "codec")
+STORAGE_SECONDS = 60.0  # until a node sees what another one has written
+# with less room than this any failure is taken for one of a full disk: not every library says so
+ROOM_BYTES = 1 << 16
+
+
+def result_path(out: Path, video_id: str) -> Path:
+    return out / "work" / f"{video_id}.json"
+
+
+def _digest(result: dict[str, Any] | None) -> str:
+    """What a fake takes from its original, in twelve hex digits; "" where there is nothing to take."""
+    if not result or not result["tracks"]:
+        return ""
+    return hashlib.sha256(json.dumps([result["stream"], result["tracks"]]).encode()).hexdigest()[:12]
+
+
+def _keys(
+    out: Path, videos: Sequence[Video], hashes: dict[str, str], ids: set[str]
+) -> dict[str, tuple[str, str, str]]:
+    """What each result depends on: the content of the video, that of its original, and the boxes that it
+    takes from it.
+    """
+    digests = {
+        source: _digest(load_json(result_path(out, source))) for source in {v.source_id for v in videos} & ids
+    }
+    return {
+        v.video_id: (
+            hashes[v.video_id],
+            hashes[v.source_id] if v.source_id in ids else "",
+            digests.get(v.source_id, ""),
+        )
+        for v in videos
+    }
+
+
+def _is_done(out: Path, video: Video, key: tuple[str, str, str]) -> bool:
+    """Whether the result of this very file, with this very original, is there with all its files."""
+    result = load_json(result_path(out, video.video_id))
+    if (
+        not result
+        or "files" not in result
+        or key != (result["content_hash"], result["source_hash"], result["source_tracks"])
+    ):
+        return False
+    return set(result["files"]) <= set(_files(out, video))
+
+
+def _files(out: Path, video: Video) -> list[str]:
+    folder = out / "tracks" / video.video_id
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def _clear(out: Path, video: Video) -> None:
+    """Take away what a video has left, the result first: files without a result are nobody's, a result
+    without files is a lie.
+    """
+    result_path(out, video.video_id).unlink(missing_ok=True)
+    shutil.rmtree(out / "tracks" / video.video_id, ignore_errors=True)
+
+
+def _extract_one(
+    root: str,
+    out: str,
+    video: Video,
+    content_hash: str,
+    source_hash: str,
+    source_digest: str,
+    settings: dict[str, Any],
+) -> str:
+    """In a worker: extract one video and write its result, whole or not at all. A file that does not decode
+    is a result, too.
+    """
+    folder = Path(out)
+    _clear(folder, video)
+    source = _source(folder, video.source_id, source_digest) if source_digest else None
+    result: dict[str, Any] = {
+        "content_hash": content_hash,
+        "source_hash": source_hash,
+        "source_tracks": source_digest,
+        "status": "unreadable",
+    }
+    result |= {"own_boxes": True, "tracks": [], "rejections": [], "signature": [], "difference": None}
+    try:
+        result |= _extracted(Path(root, video.path), folder, video, source, dict(settings))
+    except Exception as error:
+        full = is_full(error) or shutil.disk_usage(folder).free < ROOM_BYTES
+        _clear(folder, video)
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), out) from error
+        if not isinstance(error, UnreadableVideo):
+            raise
+        if isinstance(error.__cause__, (OSError, MemoryError)):  # may be the machine's fault: not for good
+            return f"unreadable: {error}"
+        result["rejections"] = [{"stage": "decode", "reason": f"unreadable: {error}"}]
+    result["files"] = _files(folder, video)
+    write_atomic(result_path(folder, video.video_id), json.dumps(result) + "\n")
+    return ""
+
+
+def _source(out: Path, video_id: str, digest: str) -> dict[str, Any]:
+    """The result of an original, and no other one: another machine may see what was written last a while
+    later.
+    """
+    deadline = time.monotonic() + STORAGE_SECONDS
+    while _digest(result := load_json(result_path(out, video_id))) != digest:
+        if time.monotonic() > deadline:
+            raise OSError(
+                f"{result_path(out, video_id)} is not what was written there: do two runs use this "
+                "folder, or is it not shared?"
+            )
+        time.sleep(0.5)
+    assert result is not None
+    return result
+
+
+def _extracted(
+    path: Path, out: Path, video: Video, source: dict[str, Any] | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Extract and annotate: the fields of a result that depend on the pixels."""
+    asked = {name: settings.pop(name, False) for name in ("landmarks", "masks")}
+    original = _original(source)
+    found = extract(path, out, video_id=video.video_id, original=original, **settings)
+    if any(asked.values()):
+        from dfdc_video.faces.annotate import annotate
+
+        annotate(out, found.tracks, original[1] if original and not found.own_boxes else None, **asked)
+    return {
+        "status": "ok" if found.tracks else "no_face",
+        "own_boxes": found.own_boxes,
+        "cuts": found.cuts,
+        "stream": {c: getattr(found.stream, c) for c in STREAM_FIELDS},
+        "tracks": [track_row(t) for t in found.tracks],
+        "rejections": [{"stage": r.stage, "reason": r.reason} for r in found.rejections],
+        "signature": found.signature,
+        "difference": found.difference,
+        "seconds": {k: round(v, 3) for k, v in found.seconds.items()},
+    }
+
+
+def _original(result: dict[str, Any] | None) -> tuple[Stream, list[Track]] | None:
+    """Stream and tracks of an original that is done and has faces. Its own time stamps are not needed."""
+    if not result or not result["tracks"]:
+        return None
+    stream = Stream(**result["stream"], timestamps_seconds=np.zeros(result["stream"]["num_frames"]))
+    return stream, [track_from_row(t) for t in result["tracks"]]
+
+
+def extract_all(
+    root: Path,
+    out: Path,
+    videos: Sequence[Video],
+    hashes: dict[str, str],
+    settings: dict[str, Any],
+    *,
+    workers: int,
+    timeout_seconds: float,
+    ray: str = "",
+) -> list[Rejection]:
+    """Run what is not done: originals, then the fakes that take their boxes. Returns the crashes and
+    timeouts, which a rerun tries again.
+
+    `settings` are those of `extract`, with `landmarks` and `masks`. A fake whose original fails is done with
+    boxes of its own, and again once its original is there. `ray` names a Ray cluster, or local (see
+    `cluster`). OSError, in one line, where the disk is full.
+    """
+    root, out = Path(root).absolute(), Path(out).absolute()
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    ids = {v.video_id for v in videos}
+    fakes = [v for v in videos if v.source_id in ids]
+    originals = [v for v in videos if v.source_id not in ids]
+    assert not {v.source_id for v in fakes} & {v.video_id for v in fakes}, (
+        "a fake of a fake: its source is to be the original"
+    )
+    failures: list[Rejection] = []
+    with told_when_full(out), _runner(ray, workers, root, out) as run:
+        for name, phase in (("originals", originals), ("fakes", fakes)):
+            keys = _keys(out, phase, hashes, ids)
+            todo = [v for v in phase if not _is_done(out, v, keys[v.video_id])]
+            jobs = [(v, (str(root), str(out), v, *keys[v.video_id], settings)) for v in todo]
+            with _bar(name, done=len(phase) - len(todo), total=len(phase), hidden=not todo) as done:
+                failures += run_pool(
+                    _extract_one,
+                    jobs,
+                    out,
+                    workers=workers,
+                    timeout_seconds=timeout_seconds,
+                    done=done,
+                    run=run,
+                )
+    lost = {r.video_id for r in failures}
+    orphans = sum(v.source_id in lost for v in fakes)
+    if orphans:
+        log.warning(
+            (
+                "%d fakes have boxes of their own, since their originals failed; a run in which these "
+                "succeed "
+                "does them again"
+            ),
+            orphans,
+        )
+    return sorted(failures, key=lambda r: (r.path, r.video_id))
+
+
+@contextmanager
+def _runner(ray: str, workers: int, root: Path, out: Path) -> Iterator[Callable[..., Any]]:
+    if not ray:
+        yield run_jobs
+        return
+    from dfdc_video.jobs.cluster import cluster
+
+    with cluster(ray, workers=workers, root=root, out=out) as run:
+        yield run
+
+
+@contextmanager
+def _bar(name: str, *, done: int, total: int, hidden: bool) -> Iterator[Callable[[], None]]:
+    log.info("%s: %d of %d were done before", name, done, total)
+    if hidden:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn(f"faces of {name}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+def run_pool(
+    function: Callable[..., Any],
+    jobs: Sequence[tuple[Video, tuple[Any, ...]]],
+    out: Path,
+    *,
+    workers: int,
+    timeout_seconds: float,
+    done: Callable[[], Any],
+    run: Callable[..., Any] = run_jobs,
+) -> list[Rejection]:
+    """Each job in an isolated process with a time limit. A lack of disk or of a library stops the run; other
+    failures cost one video.
+    """
+    failures: list[Rejection] = []
+    outcomes = run(
+        [(function, arguments) for _, arguments in jobs], workers=workers, timeout_seconds=timeout_seconds
+    )
+    try:
+        for number, reason in outcomes:
+            video = jobs[number][0]
+            if reason:
+                _clear(out, video)
+                failures.append(Rejection(video.video_id, video.path, "decode", reason))
+            done()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped; what is done is kept in {out}: run the same command again to continue"
+        ) from None
+    finally:
+        outcomes.close()
+    return failures

@@ -1,0 +1,1 @@
+"""Settings -> run folder: the only readers of a whole config."""

@@ -1,0 +1,201 @@
+"""Config -> objects: data, network, rates, freezing, loss, trainer of a run. Everything below takes plain
+keyword arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from yacs.config import CfgNode
+
+from dfdc_video.config import SHARED, config_hash, keywords, to_dict
+from dfdc_video.data.datamodule import ClipData
+from dfdc_video.data.sampling import ClipSpec
+from dfdc_video.environment import bf16_is_native
+from dfdc_video.folders.prepared import Manifest
+from dfdc_video.files import write_atomic
+from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.mask import add_mask_head
+from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
+from dfdc_video.training.freezing import Freezer, Layout, parameter_table
+from dfdc_video.training.module import ClassifierModule
+from dfdc_video.training.schedules import LRSchedule
+from dfdc_video.training.optimisers import stage_factors
+
+log = logging.getLogger(__name__)
+# devices found, tips, "max_epochs reached": nothing that a run needs
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+NOISE = (("does not " "have many workers"), ("in eval mode " "at the start"), ("smaller than " "the logging"), "isinstance.treespec", "Checkpoint directory")
+for noise in NOISE:
+    warnings.filterwarnings("ignore", message=f".*{noise}")
+VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]
+
+
+def clip_spec(cfg: CfgNode) -> ClipSpec:
+    return ClipSpec(**{k.lower(): v for k, v in cfg.CLIP.items()})
+
+
+def load_manifest(cfg: CfgNode) -> Manifest:
+    if not cfg.DATA.PATH:
+        raise ValueError(("DATA.PATH is empty: give the --out folder of `dfdc-video prepare`, " "for " "example " "DATA.PATH prepared/dfdc"))
+    return Manifest.load(cfg.DATA.PATH, boxes=False)
+
+
+def build_data(cfg: CfgNode, manifest: Manifest) -> ClipData:
+    return ClipData(
+        manifest,
+        clip_spec(cfg),
+        sampler=partial(SAMPLERS.get(cfg.SAMPLER.NAME), **keywords(cfg.SAMPLER)),
+        augment=AUGMENTATIONS.get(cfg.AUGMENT.NAME)(**keywords(cfg.AUGMENT)),
+        batch_size=cfg.TRAIN.BATCH_SIZE,
+        test_batch_size=cfg.TEST.BATCH_SIZE,
+        num_clips=cfg.TEST.NUM_CLIPS,
+        seed=cfg.SEED,
+        num_workers=cfg.DATA.NUM_WORKERS,
+        decoder=cfg.DATA.DECODER,
+        cache=cfg.DATA.CACHE,
+        masks=cfg.MASK.THRESHOLD if cfg.MASK.WEIGHT else None,
+    )
+
+
+def embed(data: ClipData, model: VideoClassifier, splits: Sequence[str], *, quiet: bool) -> None:
+    """Let `data` hand out what the frozen part of `model` says of these splits' frames, computing what is not
+    there yet.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    training = model.training
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with torch.inference_mode(), Progress(*columns, disable=quiet) as bar:
+        task = bar.add_task("embedding tracks", total=None)
+        model.to(device).eval()
+        data.embed(
+            splits,
+            key=model.embedding_key(),
+            embed=lambda frames: model.embed(frames.to(device)),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    model.train(training)
+
+
+def build_model(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = False) -> VideoClassifier:
+    """The network of a config with fresh weights, or timm's where the config says so and no checkpoint
+    replaces them anyway.
+    """
+    torch.manual_seed(cfg.SEED)  # weights depend on the seed alone, not on what ran before
+    settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
+    if checkpoint_follows and "pretrained" in settings:
+        settings["pretrained"] = False  # scoring or resuming a run must not need the network
+    model = MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings)
+    return add_mask_head(model, stage=cfg.MASK.STAGE) if cfg.MASK.WEIGHT else model
+
+
+GROUP_KEYS = ("LAYER_DECAY", "LR_FACTORS", "NO_DECAY_NORM")  # of OPTIM: about parameters, not about steps
+
+
+def build_factors(cfg: CfgNode, model: VideoClassifier) -> dict[str, float]:
+    """Stage -> multiple of the base rate."""
+    return stage_factors(model.stages(), layer_decay=cfg.OPTIM.LAYER_DECAY, lr_factors=cfg.OPTIM.LR_FACTORS)
+
+
+def build_freezer(cfg: CfgNode, model: VideoClassifier, steps_per_epoch: int) -> Freezer:
+    """The freezing policy of a config for a model; ValueError where it does not suit the model or the run."""
+    layout = Layout.of(model, steps_per_epoch=steps_per_epoch, total_steps=cfg.TRAIN.EPOCHS * steps_per_epoch)
+    policy = FREEZING.get(cfg.FREEZE.NAME)(layout, **keywords(cfg.FREEZE, tuple(SHARED["FREEZE"])))
+    return Freezer(model, policy, freeze_bn=cfg.FREEZE.FREEZE_BN)
+
+
+def describe_parameters(cfg: CfgNode, model: VideoClassifier, freezer: Freezer) -> str:
+    """The parameter table of a run: what trains when, and how fast."""
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    table = parameter_table(model.stages(), sizes, freezer.policy, build_factors(cfg, model))
+    return f"{table}\nBatchNorm statistics are frozen throughout" if cfg.FREEZE.FREEZE_BN else table
+
+
+def build_rates(cfg: CfgNode, steps_per_epoch: int) -> LRSchedule:
+    """The rates of a config; ValueError where its schedule contradicts itself."""
+    optim = {k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"] and k not in GROUP_KEYS}
+    return LRSchedule.build(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
+
+
+def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False) -> ClassifierModule:
+    """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
+    model = build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last()
+    factors = build_factors(cfg, model)
+    by_parameter = {name: factors[stage] for stage, names in model.stages().items() for name in names}
+    make = partial(OPTIMIZERS.get(cfg.OPTIM.NAME), factors=by_parameter, no_decay_norm=cfg.OPTIM.NO_DECAY_NORM)
+    return ClassifierModule(
+        model,
+        loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
+        optimizer=partial(make, **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
+        rates=build_rates(cfg, steps_per_epoch) if steps_per_epoch else None,
+        videos={split: manifest.videos_of(split)[VIDEO_COLUMNS] for split in ("val", "test")},
+        pooling=cfg.TEST.POOLING,
+        max_bad_fraction=cfg.DATA.MAX_BAD_FRACTION,
+        mask_weight=cfg.MASK.WEIGHT,
+    )
+
+
+def precision(cfg: CfgNode) -> str:
+    if cfg.TRAIN.PRECISION != "auto":
+        return cfg.TRAIN.PRECISION
+    return "bf16-mixed" if bf16_is_native() else "32-true"
+
+
+def build_wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> list[Logger]:
+    """W&B logger, or none where it is disabled. Its run id is kept in the run folder, so that a resumed run
+    stays one run.
+    """
+    if cfg.WANDB.MODE == "disabled":
+        return []
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    if cfg.WANDB.MODE == "online" and not wandb.api.api_key:
+        raise ValueError(("WANDB.MODE online needs an account: run `wandb login` or " "set " "WANDB_API_KEY, or " "use WANDB.MODE offline"))
+    id_file = folder / "wandb_id.txt"
+    if not id_file.is_file():
+        write_atomic(id_file, wandb.util.generate_id() + "\n")
+    logger = WandbLogger(
+        project=cfg.WANDB.PROJECT,
+        name=cfg.WANDB.NAME or name,
+        group=cfg.WANDB.GROUP or None,
+        id=id_file.read_text(encoding="utf-8").strip(),
+        save_dir=str(folder),
+        offline=cfg.WANDB.MODE == "offline",
+        resume="allow",
+        settings=wandb.Settings(x_disable_stats=True, silent=True),
+    )
+    settings = {**to_dict(cfg), "split_hash": manifest.split_hash, "config_hash": config_hash(cfg)}
+    logger.experiment.config.update(settings, allow_val_change=True)
+    return [logger]
+
+
+def build_trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: list[Any], quiet: bool) -> L.Trainer:
+    bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
+    return L.Trainer(
+        default_root_dir=folder,
+        accelerator="auto",
+        devices=1,
+        max_epochs=cfg.TRAIN.EPOCHS,
+        precision=precision(cfg),  # type: ignore[arg-type]
+        gradient_clip_val=cfg.TRAIN.GRAD_CLIP or None,
+        logger=loggers,
+        callbacks=[*callbacks, *([] if quiet else [bar])],
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the batch samplers are complete as they are
+        log_every_n_steps=20,
+        benchmark=True,
+    )
