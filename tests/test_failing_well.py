@@ -44,7 +44,7 @@ os.replace = replace_and_die
 # Two videos end in the library that reads them: in a crash, and in a loop.
 BAD_DECODER = """
 import ctypes, time
-import dfdc_video.video as video
+from dfdc_video.media import reader as video
 probe = video.probe
 def probe_or_die(path, *args, **kwargs):
     if path.stem == {crash!r}:

@@ -190,7 +190,7 @@ def test_a_lack_that_concerns_every_video_stops_the_run(tmp_path):
 
 ALONE = """
 import time
-from dfdc_video.faces.workers import run_jobs
+from dfdc_video.jobs.workers import run_jobs
 if __name__ == "__main__":
     list(run_jobs([(time.sleep, (600,))] * 2, workers=2, timeout_seconds=600))
 """

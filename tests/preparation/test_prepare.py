@@ -24,7 +24,7 @@ from dfdc_video.preparation.prepare import prepare
 SETTINGS = {"size": 64, "ratios": (0.5, 0.25, 0.25)}
 SCRIPT = """
 import sys, json
-from dfdc_video.prepare import prepare
+from dfdc_video.preparation.prepare import prepare
 root, out, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 try:
     prepare("dfdc", root, out, workers=1, **settings)

@@ -85,7 +85,7 @@ SCRIPT = """
 import sys, signal, os
 from pathlib import Path
 from dfdc_video.config import load_dump
-from dfdc_video.run import train
+from dfdc_video.runs.run import train
 from dfdc_video.training.module import ClassifierModule
 stop, how = int(sys.argv[3]), sys.argv[4]
 old = ClassifierModule.training_step
