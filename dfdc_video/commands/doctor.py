@@ -1,17 +1,26 @@
-"""Is this machine ready? One line per part: what was found, or what is missing and how to get it."""
+"""`dfdc-video doctor`: is this machine ready?
+
+One line per part: what was found, or what is missing and how to get it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from dfdc_video.environment import bf16_is_native, environment
 
+ORDER = 10
+HELP = "check versions, decoders, GPU, precision, disk; what is missing and how to get it"
 ENOUGH_DISK_GB = 5
 # relative; bf16 has 8 bits of mantissa, and wrong cuDNN kernels (9.8 to 9.10) were off by whole factors
 BF16_ERROR = 0.02
@@ -32,6 +41,8 @@ def _packages() -> Iterator[Finding]:
 
 def _decoders() -> Iterator[Finding]:
     """Every decoder reads a small video that is written here, and must give the frames that were written."""
+    import numpy as np
+
     from dfdc_video.media.writer import VideoWriter
     from dfdc_video.registry import DECODERS
 
@@ -123,12 +134,16 @@ def _disk() -> Iterator[Finding]:
     yield Finding("disk", free > ENOUGH_DISK_GB, False, text)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def run(args: argparse.Namespace) -> int:
+    return doctor()
+
+
 def doctor() -> int:
     """Print every finding; 1 where something that is needed is missing."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     made_with = environment()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row(
@@ -139,23 +154,12 @@ def doctor() -> int:
         try:
             findings = list(section())
         except ImportError as error:
-            findings = [
-                Finding(
-                    section.__name__.strip("_"), False, True, f"{error}; pip install -e . -c constraints.txt"
-                )
-            ]
+            text = f"{error}; pip install -e . -c constraints.txt"
+            findings = [Finding(section.__name__.strip("_"), False, True, text)]
         for finding in findings:
             broken += finding.needed and not finding.ok
-            mark = (
-                "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.needed else "[yellow]note[/]"
-            )
-            table.add_row(mark, finding.what, escape(finding.text))
-    Console(width=None if _is_terminal() else 140).print(table)
+            mark = "[red]missing[/]" if finding.needed else "[yellow]note[/]"
+            table.add_row("[green]ok[/]" if finding.ok else mark, finding.what, escape(finding.text))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
     print("ready" if not broken else f"{broken} needed part(s) missing, see above")
     return 1 if broken else 0
-
-
-def _is_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""The doctor must see what is broken: a missing package, a decoder that gives wrong frames, a wrong kernel."""
+"""The doctor sees what is broken: a missing package, a decoder that gives wrong frames, a wrong kernel."""
 
 import numpy as np
 import torch
@@ -31,3 +31,11 @@ def test_a_wrong_low_precision_kernel_is_seen(monkeypatch):
     monkeypatch.setattr(torch.nn, "Conv3d", Wrong)
     found = [f for f in doctor._precision() if f.what.startswith("Conv3d bf16 forward")]
     assert len(found) == 1 and not found[0].ok and "32-true" in found[0].text
+
+
+def test_a_complete_installation_is_ready(capsys):
+    assert doctor.doctor() == 0
+    out = capsys.readouterr().out
+    assert out.strip().endswith("ready")
+    for part in ("torch", "decoder decord", "BlazeFace full range", "Conv3d bf16 forward", "disk", "GPU"):
+        assert part in out

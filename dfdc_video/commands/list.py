@@ -1,9 +1,8 @@
-"""What there is: every config, experiment and component with a line about it, and each of them in full
-(`dfdc-video list`).
-"""
+"""`dfdc-video list`: every config, experiment and component with a line about it, or one of them in full."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import sys
@@ -17,7 +16,29 @@ from rich.table import Table
 from dfdc_video.config import config_names, config_summary, dump, find_config, read_tree, resolve
 from dfdc_video.registry import ALL, EXPERIMENTS, MODELS, Registry, nearest, settings_of, summary_of
 
-PARTS = ("model", "data", "train")
+ORDER = 20
+HELP = "every config, experiment and component with one line about it; or one of them in full"
+BASES = ("model", "data", "train")  # folders of configs/ with the pieces that _BASE_ names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "kind",
+        nargs="?",
+        default="",
+        help="only this kind, with its settings; for example datasets, face-detectors, models",
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        default="",
+        help="only this one, in full; for example models x3d_s, configs frame_b7",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    show(args.kind, args.name)
+    return 0
 
 
 def show(kind: str = "", name: str = "") -> None:
@@ -26,14 +47,14 @@ def show(kind: str = "", name: str = "") -> None:
     """
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     wanted = kind.lower().replace("-", " ")
-    names = ["configs", "config parts", *(plural(r.kind) for r in ALL)]
+    names = ["configs", "config bases", *(plural(r.kind) for r in ALL)]
     if wanted and wanted not in names:
         raise ValueError(f"unknown kind '{kind}'; {nearest(wanted, names)}")
     if name:
         return _show_one(console, wanted, name)
     kinds = {
         "configs": _configs(),
-        "config parts": {n: line for part in PARTS for n, line in _configs(part).items()},
+        "config bases": {n: line for base in BASES for n, line in _configs(base).items()},
     }
     for registry in ALL:
         if wanted in ("", plural(registry.kind)):
@@ -62,8 +83,8 @@ def plural(kind: str) -> str:
     return kind if kind.endswith("s") else f"{kind}s"
 
 
-def _configs(part: str = "") -> dict[str, str]:
-    return {n: config_summary(p) for n, p in config_names(part).items()}
+def _configs(base: str = "") -> dict[str, str]:
+    return {n: config_summary(p) for n, p in config_names(base).items()}
 
 
 def _settings_text(component: Callable[..., Any]) -> str:
@@ -77,7 +98,7 @@ def _settings_text(component: Callable[..., Any]) -> str:
 
 def _show_one(console: Console, kind: str, name: str) -> None:
     if kind.startswith("config"):
-        known = [n for part in (PARTS if kind == "config parts" else ("",)) for n in config_names(part)]
+        known = [n for base in (BASES if kind == "config bases" else ("",)) for n in config_names(base)]
         if name not in known:
             raise ValueError(f"unknown config '{name}'; {nearest(name, known)}")
         path = find_config(name)
@@ -125,8 +146,9 @@ def _cost(model: Any) -> tuple[str, str, str]:
 def _print_costs(console: Console) -> None:
     from dfdc_video.models.summary import source_of
 
-    table = Table("config", "model", "parameters, M", "multiply-adds, G", "input C, T, H, W", "source", title=("configs/model, " "two classes"),
-                  title_justify="left", title_style="bold", box=None)  # fmt: skip
+    table = Table(title="configs/model, two classes", title_justify="left", title_style="bold", box=None)
+    for column in ("config", "model", "parameters, M", "multiply-adds, G", "input C, T, H, W", "source"):
+        table.add_column(column)
     for name in (n.removeprefix("model/") for n in sorted(config_names("model"))):
         model_name = read_tree(find_config(f"model/{name}"))["MODEL"]["NAME"]
         table.add_row(

@@ -1,0 +1,52 @@
+"""`dfdc-video compare`: finished runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+ORDER = 90
+HELP = "finished runs of the same split side by side -> table, CSV, report.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison"), help="folder for report.html and table.csv"
+    )
+    parser.add_argument(
+        "--baseline", help="name of the run that differences are taken to (default: the first)"
+    )
+    parser.add_argument("--pooling", help="pool clips to videos by another rule than the runs did")
+    parser.add_argument(
+        "--allow-different-frames",
+        action="store_true",
+        help="compare runs that saw different frames of a video",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from dfdc_video.evaluation.compare import compare
+    from dfdc_video.report.page import write_page
+
+    comparison = compare(
+        args.runs,
+        baseline=args.baseline,
+        pooling=args.pooling,
+        allow_different_frames=args.allow_different_frames,
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    comparison.to_csv(args.out / "table.csv")
+    command = "dfdc-video compare " + " ".join(str(r) for r in args.runs)
+    write_page(args.out / "report.html", comparison, title="Comparison of runs", command=command)
+    show(comparison, args.out)
+    return 0
+
+
+def show(comparison: Any, out: Path) -> None:
+    """The comparison in the terminal, and where its page and its table lie."""
+    from dfdc_video.report.terminal import print_comparison
+
+    print_comparison(comparison)
+    print(f"{out / 'report.html'}\n{out / 'table.csv'}")
