@@ -367,8 +367,7 @@ def _check_values(full: Tree) -> None:
     if full["DATA"]["EMBEDDINGS"] and full["AUGMENT"]["NAME"] != "none":
         raise ValueError(
             f"DATA.EMBEDDINGS with AUGMENT.NAME {full['AUGMENT']['NAME']}: embeddings are made once, of "
-            "frames as they are; "
-            "set AUGMENT.NAME none, or DATA.EMBEDDINGS false"
+            "frames as they are; set AUGMENT.NAME none, or DATA.EMBEDDINGS false"
         )
     if full["DATA"]["NUM_WORKERS"] < 0:
         raise ValueError(

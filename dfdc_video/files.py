@@ -7,35 +7,78 @@ import filecmp
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PARTIAL = ".part"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write through a temporary name, so that a kill leaves the old file or the new one and never a part;
-    equal text is left alone.
+def partial_path(path: Path, *, shared: bool = False, keep_suffix: bool = False) -> Path:
+    """The hidden temporary name beside `path` that it is written under.
+
+    With `shared`, several processes may write the same file: each has a name of its own. With `keep_suffix`
+    the name still ends as the file's does, for encoders that choose the container by it.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    publish(temporary, path)
+    owner = f".{os.getpid()}" if shared else ""
+    if keep_suffix:
+        return path.with_name(f".{path.stem}{owner}{PARTIAL}{path.suffix}")
+    return path.with_name(f".{path.name}{owner}{PARTIAL}")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that a killed process left unfinished."""
+    return path.name.startswith(".") and PARTIAL in path.suffixes
+
+
+@contextmanager
+def whole_file(path: Path, *, shared: bool = False, keep_suffix: bool = False) -> Iterator[Path]:
+    """Yield a temporary path to write to; what is there when the block ends becomes `path`, on disk (fsync),
+    and nothing is left where the block raises. A kill leaves the old file or the new one, never a part.
+    """
+    temporary = partial_path(path, shared=shared, keep_suffix=keep_suffix)
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, or drop it where the file of that name holds the same bytes."""
+    """Give a finished file its name, or drop it where the file of that name holds the same bytes.
+
+    Bytes are on disk before the name is: after a power failure the file is the old one or the new one.
+    """
     if (
         path.is_file()
         and path.stat().st_size == temporary.stat().st_size
         and filecmp.cmp(path, temporary, shallow=False)
     ):
         temporary.unlink()
-    else:
-        os.replace(temporary, path)
+        return
+    _sync(temporary)
+    os.replace(temporary, path)
+    with suppress(OSError):  # some network file systems cannot sync a folder
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write text whole or not at all; equal text is left alone."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def load_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds, or None where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -60,7 +103,6 @@ def told_when_full(out: Path) -> Iterator[None]:
         if not is_full(error):
             raise
         raise OSError(
-            f"disk full, or a file too large for it, in {out}: free space and run the same command "
-            "again; "
+            f"disk full, or a file too large for it, in {out}: free space and run the same command again; "
             "what is done is kept"
         ) from error

@@ -38,8 +38,7 @@ class Video:
     def __post_init__(self) -> None:
         if not ID_PATTERN.match(self.video_id):
             raise ValueError(
-                f"video_id {self.video_id!r}: expected letters, digits, '_', '.', '-' only; the "
-                "reader of "
+                f"video_id {self.video_id!r}: expected letters, digits, '_', '.', '-' only; the reader of "
                 "the data set must make it so"
             )
         if self.label < 0:
@@ -108,8 +107,7 @@ class Track:
             raise ValueError(f"track {self.track_id}: boxes of shape {self.boxes_px.shape}, expected (N, 4)")
         if self.timestamps_seconds.shape != (len(self.boxes_px),):
             raise ValueError(
-                f"track {self.track_id}: {len(self.boxes_px)} boxes, {self.timestamps_seconds.shape} "
-                "time "
+                f"track {self.track_id}: {len(self.boxes_px)} boxes, {self.timestamps_seconds.shape} time "
                 "stamps"
             )
 

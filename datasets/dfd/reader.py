@@ -48,8 +48,10 @@ def read_dfd(
                     rejections.append(refuse(path, str(error)))
     if not found:
         there = sorted(p.relative_to(root).as_posix() for p in root.glob("*_sequences/*/*/videos"))
-        raise ValueError(f"no video of compression {', '.join(wanted)} in " f"{root}; " "expected " f"{REALS}/<compression>/videos/ and "
-                         f"{FAKES}/<compression>/videos/; found {there or 'none'}")  # fmt: skip
+        raise ValueError(
+            f"no video of compression {', '.join(wanted)} in {root}; expected "
+            f"{REALS}/<compression>/videos/ and {FAKES}/<compression>/videos/; found {there or 'none'}"
+        )  # fmt: skip
     return videos, rejections
 
 

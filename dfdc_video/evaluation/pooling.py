@@ -174,8 +174,7 @@ def _check(predictions: pd.DataFrame, videos: pd.DataFrame) -> tuple[pd.DataFram
     classes = sorted(set(videos["label"]))
     if len(classes) < 2:
         raise ValueError(
-            f"all {len(videos)} videos have label {classes[0]}; scoring needs at least two classes in "
-            "the "
+            f"all {len(videos)} videos have label {classes[0]}; scoring needs at least two classes in the "
             "split"
         )
     return predictions, videos, logits

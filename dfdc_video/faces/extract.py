@@ -143,8 +143,7 @@ def _tracks(
     for t in tracklets:
         if len(t.boxes_px) < min_frames:
             dropped.append(
-                f"short track: {len(t.boxes_px)} frames from frame {t.start_frame}, expected "
-                f"{min_frames} "
+                f"short track: {len(t.boxes_px)} frames from frame {t.start_frame}, expected {min_frames} "
                 "or more"
             )
         elif t.best_confidence < min_track_confidence:

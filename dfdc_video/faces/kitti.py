@@ -91,8 +91,7 @@ class Kitti(Detector):
             raise ValueError("folder '': expected the folder of KITTI label files")
         if (width_px > 0) != (height_px > 0) or min(width_px, height_px) < 0:
             raise ValueError(
-                f"width_px {width_px}, height_px {height_px}: expected the labels' frame size, or 0 "
-                "and 0 "
+                f"width_px {width_px}, height_px {height_px}: expected the labels' frame size, or 0 and 0 "
                 "for the video's"
             )
         self.folder, self.type_name, self.made_at = (
@@ -136,8 +135,7 @@ class Kitti(Detector):
         """A box of the labels in pixels of the video."""
         if frame >= stream.num_frames:
             raise ValueError(
-                f"{place}: frame {frame} of a video with {stream.num_frames} frames: are these the "
-                "labels "
+                f"{place}: frame {frame} of a video with {stream.num_frames} frames: are these the labels "
                 "of another video?"
             )
         width, height = self.made_at if all(self.made_at) else (stream.width_px, stream.height_px)

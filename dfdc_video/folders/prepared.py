@@ -24,8 +24,7 @@ from dfdc_video.records import SPLIT_NAMES, STATUSES, Rejection, Track
 
 VIDEO_COLUMNS = (
     "video_id dataset path label split source_id group_id method folder identities status num_frames fps "
-    "height_px width_px "
-    "rotation_degrees codec content_hash mask_path"
+    "height_px width_px rotation_degrees codec content_hash mask_path"
 ).split()
 TRACK_COLUMNS = (
     "track_id video_id start_frame num_frames confidence detection_rate crop_path crop_box_px "

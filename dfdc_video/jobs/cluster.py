@@ -41,8 +41,10 @@ class Supervisor:
         deadline = time.monotonic() + patience_seconds
         while missing := [path for path in wanted if not Path(path).exists()]:
             if time.monotonic() > deadline:
-                raise ValueError(f"node {socket.gethostname()} " f"does not see {missing[0]}: --root " "and " "--out must be on storage that every node "
-                                 "has under the same path")  # fmt: skip
+                raise ValueError(
+                    f"node {socket.gethostname()} does not see {missing[0]}: --root and --out must be on "
+                    "storage that every node has under the same path"
+                )  # fmt: skip
             time.sleep(0.2)
         if version != __version__:
             raise ValueError(
@@ -87,8 +89,10 @@ def cluster(
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ValueError("no Ray cluster could " f"be used at {address!r} " f"({str(error).strip().splitlines()[0]}); " "start one with "
-                         "`ray start --head`, or use --ray local") from error  # fmt: skip
+        raise ValueError(
+            f"no Ray cluster could be used at {address!r} ({str(error).strip().splitlines()[0]}); start "
+            "one with `ray start --head`, or use --ray local"
+        ) from error  # fmt: skip
     token = out / f".ray-{uuid.uuid4().hex}"
     try:
         token.touch()

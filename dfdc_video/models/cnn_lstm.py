@@ -143,8 +143,7 @@ def on_timm_features(
     stage = settings["stage"]
     if settings["pool"] == "avg" and stage != -1:
         raise ValueError(
-            f"{name}: stage {stage} with pool avg, which takes the backbone's own last features; set "
-            "pool "
+            f"{name}: stage {stage} with pool avg, which takes the backbone's own last features; set pool "
             "grid or stage -1"
         )
     net, config = timm_backbone(

@@ -62,8 +62,7 @@ def add_mask_head(model: VideoClassifier, *, stage: int = -2) -> VideoClassifier
     # Tokens have no height and width, and channels in the last place do not look like them.
     if maps.ndim != 5 or abs(maps.shape[3] - height * maps.shape[4] / width) > max(1.5, 0.3 * maps.shape[3]):
         raise ValueError(
-            f"no mask head on this {name}: {layer} gives {tuple(maps.shape)}, no feature maps; "
-            "expected a "
+            f"no mask head on this {name}: {layer} gives {tuple(maps.shape)}, no feature maps; expected a "
             "convolutional backbone"
         )
     model.mask_head = MaskHead(maps.shape[1], layer=layer).to(model.mean.device)

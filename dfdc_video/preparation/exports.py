@@ -99,8 +99,7 @@ def write_images(
         raise ValueError(f"image format {suffix!r}: expected jpg or png")
     if manifest.num_classes > 2 and per_real != per_fake:
         raise ValueError(
-            f"frames {per_real}/{per_fake}: the data set has {manifest.num_classes} classes, not real "
-            "and "
+            f"frames {per_real}/{per_fake}: the data set has {manifest.num_classes} classes, not real and "
             "fake; give one number"
         )
     folder = Path(out, "frames")

@@ -225,8 +225,7 @@ def extract_all(
         log.warning(
             (
                 "%d fakes have boxes of their own, since their originals failed; a run in which these "
-                "succeed "
-                "does them again"
+                "succeed does them again"
             ),
             orphans,
         )

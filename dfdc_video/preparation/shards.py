@@ -85,8 +85,10 @@ def _check_complete(names: Sequence[str], out: Path) -> None:
     for total in totals:
         missing = sorted(set(range(1, total + 1)) - {int(index) for index, _ in numbered})
         if missing:
-            raise ValueError(f"part {', '.join(map(str, missing))} " f"of {total} is missing; run " "`dfdc-video " f"prepare … --num-parts {total} --part N`, "
-                             "then `dfdc-video merge` with all of their folders")  # fmt: skip
+            raise ValueError(
+                f"part {', '.join(map(str, missing))} of {total} is missing; run `dfdc-video prepare … "
+                f"--num-parts {total} --part N`, then `dfdc-video merge` with all of their folders"
+            )  # fmt: skip
 
 
 def union(parts: Sequence[Part]) -> Part:
@@ -100,8 +102,7 @@ def union(parts: Sequence[Part]) -> Part:
                 v.video_id
             ):
                 raise ValueError(
-                    f"video {v.video_id} differs between the parts ({known.path} and {v.path}): were "
-                    "they "
+                    f"video {v.video_id} differs between the parts ({known.path} and {v.path}): were they "
                     "made from the same data set?"
                 )
             if v.video_id in part.hashes:
@@ -212,8 +213,10 @@ def claim(out: Path, settings: dict[str, Any], *, open_until_done: Collection[st
         still_open = () if (out / "summary.json").is_file() else open_until_done
         before |= {name: settings[name] for name in still_open}
         if differing := differences(before, settings):
-            raise ValueError(f"{out} was prepared with other settings ({differing}); use the " "same " "ones or " "another --out. "
-                             f"For another split of the same faces: `dfdc-video merge {out} " "--out " "NEW " "--split …`")  # fmt: skip
+            raise ValueError(
+                f"{out} was prepared with other settings ({differing}); use the same ones or another "
+                f"--out. For another split of the same faces: `dfdc-video merge {out} --out NEW --split …`"
+            )  # fmt: skip
         write_atomic(out / "settings.json", json.dumps(settings, indent=2) + "\n")
         return
     # which a kill may have left

@@ -195,8 +195,7 @@ def kfold(
     """
     if folds < 2 + val or not 0 <= fold < folds:
         raise ValueError(
-            f"folds {folds}, fold {fold}: expected {2 + val} or more folds{' with val' * val}, and a "
-            "fold "
+            f"folds {folds}, fold {fold}: expected {2 + val} or more folds{' with val' * val}, and a fold "
             "from 0 to folds - 1"
         )
     chosen = _whole_groups(videos, [1 / folds] * folds, seed)
@@ -220,8 +219,7 @@ def by_folder(
         digits = re.search(r"\d+$", folder)
         if not digits:
             raise ValueError(
-                f"folder {folder!r} has no number at its end, as dfdc_train_part_7 has; use --split "
-                "group "
+                f"folder {folder!r} has no number at its end, as dfdc_train_part_7 has; use --split group "
                 "--group-by folder"
             )
         number = int(digits[0])
@@ -334,8 +332,7 @@ def from_file(
     unlisted = sorted(v.video_id for v in videos if v.video_id not in chosen)
     if unknown and not partial:
         raise ValueError(
-            f"{unknown[0]} ({len(unknown)} such names); correct them, or set partial to leave out "
-            "what is "
+            f"{unknown[0]} ({len(unknown)} such names); correct them, or set partial to leave out what is "
             "not on both sides"
         )
     if unlisted and not partial:

@@ -128,8 +128,7 @@ def _warnings(summary: dict[str, Any], unread: list[str]) -> list[str]:
     result = []
     if summary.get("merged"):
         result.append(
-            f"Merged: {summary['merged']}. The test videos are trained on, for a last fit; test "
-            "scores of "
+            f"Merged: {summary['merged']}. The test videos are trained on, for a last fit; test scores of "
             "this data set are refused."
         )
     leaks = {kind: found for kind, found in summary.get("leak_audit", {}).items() if _leaking(found)}

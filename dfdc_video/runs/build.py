@@ -23,20 +23,26 @@ from dfdc_video.config import SHARED, config_hash, keywords, to_dict
 from dfdc_video.data.datamodule import ClipData
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.environment import bf16_is_native
-from dfdc_video.folders.prepared import Manifest
 from dfdc_video.files import write_atomic
+from dfdc_video.folders.prepared import Manifest
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.mask import add_mask_head
 from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
 from dfdc_video.training.freezing import Freezer, Layout, parameter_table
 from dfdc_video.training.module import ClassifierModule
-from dfdc_video.training.schedules import LRSchedule
 from dfdc_video.training.optimisers import stage_factors
+from dfdc_video.training.schedules import LRSchedule
 
 log = logging.getLogger(__name__)
 # devices found, tips, "max_epochs reached": nothing that a run needs
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-NOISE = (("does not " "have many workers"), ("in eval mode " "at the start"), ("smaller than " "the logging"), "isinstance.treespec", "Checkpoint directory")
+NOISE = (
+    ("does not have many workers"),
+    ("in eval mode at the start"),
+    ("smaller than the logging"),
+    "isinstance.treespec",
+    "Checkpoint directory",
+)
 for noise in NOISE:
     warnings.filterwarnings("ignore", message=f".*{noise}")
 VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]
@@ -48,7 +54,10 @@ def clip_spec(cfg: CfgNode) -> ClipSpec:
 
 def load_manifest(cfg: CfgNode) -> Manifest:
     if not cfg.DATA.PATH:
-        raise ValueError(("DATA.PATH is empty: give the --out folder of `dfdc-video prepare`, " "for " "example " "DATA.PATH prepared/dfdc"))
+        raise ValueError(
+            "DATA.PATH is empty: give the --out folder of `dfdc-video prepare`, for example DATA.PATH "
+            "prepared/dfdc"
+        )
     return Manifest.load(cfg.DATA.PATH, boxes=False)
 
 
@@ -96,7 +105,9 @@ def build_model(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = Fa
     settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
     if checkpoint_follows and "pretrained" in settings:
         settings["pretrained"] = False  # scoring or resuming a run must not need the network
-    model = MODELS.get(cfg.MODEL.NAME)(num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings)
+    model = MODELS.get(cfg.MODEL.NAME)(
+        num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings
+    )
     return add_mask_head(model, stage=cfg.MASK.STAGE) if cfg.MASK.WEIGHT else model
 
 
@@ -128,12 +139,16 @@ def build_rates(cfg: CfgNode, steps_per_epoch: int) -> LRSchedule:
     return LRSchedule.build(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
 
 
-def build_module(cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False) -> ClassifierModule:
+def build_module(
+    cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False
+) -> ClassifierModule:
     """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
     model = build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last()
     factors = build_factors(cfg, model)
     by_parameter = {name: factors[stage] for stage, names in model.stages().items() for name in names}
-    make = partial(OPTIMIZERS.get(cfg.OPTIM.NAME), factors=by_parameter, no_decay_norm=cfg.OPTIM.NO_DECAY_NORM)
+    make = partial(
+        OPTIMIZERS.get(cfg.OPTIM.NAME), factors=by_parameter, no_decay_norm=cfg.OPTIM.NO_DECAY_NORM
+    )
     return ClassifierModule(
         model,
         loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
@@ -162,7 +177,10 @@ def build_wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> li
     from lightning.pytorch.loggers import WandbLogger
 
     if cfg.WANDB.MODE == "online" and not wandb.api.api_key:
-        raise ValueError(("WANDB.MODE online needs an account: run `wandb login` or " "set " "WANDB_API_KEY, or " "use WANDB.MODE offline"))
+        raise ValueError(
+            "WANDB.MODE online needs an account: run `wandb login` or set WANDB_API_KEY, or use "
+            "WANDB.MODE offline"
+        )
     id_file = folder / "wandb_id.txt"
     if not id_file.is_file():
         write_atomic(id_file, wandb.util.generate_id() + "\n")
@@ -181,7 +199,9 @@ def build_wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> li
     return [logger]
 
 
-def build_trainer(cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: list[Any], quiet: bool) -> L.Trainer:
+def build_trainer(
+    cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: list[Any], quiet: bool
+) -> L.Trainer:
     bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
     return L.Trainer(
         default_root_dir=folder,

@@ -74,7 +74,13 @@ def launch(
     for seed in seeds or experiment.seeds:
         for arm, settings in chosen.items():
             common = ["SEED", str(seed), "WANDB.GROUP", name, "WANDB.NAME", f"{arm}-seed{seed}"]
-            plan.append((arm, Path(out) / arm / f"seed{seed}", resolve(experiment.base, arm=settings, overrides=[*common, *settings_of_all])))
+            plan.append(
+                (
+                    arm,
+                    Path(out) / arm / f"seed{seed}",
+                    resolve(experiment.base, arm=settings, overrides=[*common, *settings_of_all]),
+                )
+            )
     for _, _, cfg in plan:
         check(cfg)
     failed = {}
@@ -85,17 +91,31 @@ def launch(
         log.info("[%d/%d] %s", number, len(plan), folder)
         resume = (folder / "config.yaml").is_file()
         try:
-            train(cfg, folder, name=f"{arm}-seed{cfg.SEED}", resume=resume, quiet=quiet, extra={"experiment": name, "arm": arm})
+            train(
+                cfg,
+                folder,
+                name=f"{arm}-seed{cfg.SEED}",
+                resume=resume,
+                quiet=quiet,
+                extra={"experiment": name, "arm": arm},
+            )
         except (ValueError, OSError, RuntimeError) as error:
             failed[f"{arm} seed {cfg.SEED}"] = str(error)
             log.error("%s failed: %s", folder, error)
     if failed:
         first = next(iter(failed.items()))
-        raise ValueError((f"{len(failed)} of {len(plan)} runs failed (first: {first[0]}: " f"{first[1]}); " "the " "finished ones are kept: run it again"))
-    return finish(name, experiment, Path(out), [folder for _, folder, _ in plan], command=_command(name, overrides))
+        raise ValueError(
+            f"{len(failed)} of {len(plan)} runs failed (first: {first[0]}: {first[1]}); the finished "
+            "ones are kept: run it again"
+        )
+    return finish(
+        name, experiment, Path(out), [folder for _, folder, _ in plan], command=_command(name, overrides)
+    )
 
 
-def split_settings(declared: Callable[..., Experiment], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def split_settings(
+    declared: Callable[..., Experiment], words: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
     """KEY VALUE pairs -> the keyword arguments of an experiment (keys in lower case without a dot), and the
     pairs that are about a config.
 
@@ -112,12 +132,16 @@ def split_settings(declared: Callable[..., Experiment], words: Sequence[str]) ->
     return keyword_arguments(declared, own), rest
 
 
-def finish(name: str, experiment: Experiment, out: Path, folders: Sequence[Path], *, command: str) -> Comparison:
+def finish(
+    name: str, experiment: Experiment, out: Path, folders: Sequence[Path], *, command: str
+) -> Comparison:
     baseline = experiment.baseline if any(f.parent.name == experiment.baseline for f in folders) else None
     comparison = compare(folders, baseline=baseline, allow_different_frames=experiment.allow_different_frames)
     comparison.to_csv(out / "table.csv")
     question = summary_of(EXPERIMENTS.get(name))
-    write_page(out / "report.html", comparison, title=question or name, notes=experiment.notes, command=command)
+    write_page(
+        out / "report.html", comparison, title=question or name, notes=experiment.notes, command=command
+    )
     return comparison
 
 
@@ -132,5 +156,8 @@ def _is_done(folder: Path, expected_hash: str) -> bool:
         return False
     found = json.loads(file.read_text(encoding="utf-8")).get("config_hash")
     if found != expected_hash:
-        raise ValueError((f"{folder} holds a run of other settings (config hash " f"{found}, " "now " f"{expected_hash}); choose another --out"))
+        raise ValueError(
+            f"{folder} holds a run of other settings (config hash {found}, now {expected_hash}); "
+            "choose another --out"
+        )
     return True

@@ -23,20 +23,32 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from yacs.config import CfgNode
 
-from dfdc_video.runs.build import VIDEO_COLUMNS, build_data, build_freezer, build_model, build_module, build_rates, build_trainer, build_wandb, clip_spec, describe_parameters, embed, load_manifest
 from dfdc_video.config import config_hash, dump, load_dump
 from dfdc_video.environment import environment
 from dfdc_video.evaluation.pooling import pool_predictions
 from dfdc_video.evaluation.statistics import evaluate
-from dfdc_video.folders.prepared import Manifest
 from dfdc_video.files import write_atomic
+from dfdc_video.folders.prepared import Manifest
+from dfdc_video.media.writer import VideoWriter
 from dfdc_video.models.classifier import VideoClassifier
-from dfdc_video.models.weights.fetch import file_sha256
-from dfdc_video.models.weights.fetch import find_weights
+from dfdc_video.models.weights.fetch import file_sha256, find_weights
 from dfdc_video.models.weights.load import load_weights, read_state
 from dfdc_video.records import SPLIT_NAMES
+from dfdc_video.runs.build import (
+    VIDEO_COLUMNS,
+    build_data,
+    build_freezer,
+    build_model,
+    build_module,
+    build_rates,
+    build_trainer,
+    build_wandb,
+    clip_spec,
+    describe_parameters,
+    embed,
+    load_manifest,
+)
 from dfdc_video.training.callbacks import Freezing, LearningRates, RandomState, SampleClips
-from dfdc_video.media.writer import VideoWriter
 
 log = logging.getLogger(__name__)
 MONITOR = "video/log_loss"
@@ -58,7 +70,10 @@ def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
         classes = sorted(manifest.videos_of(split)["label"].unique())
         if len(classes) < 2:
             found = f"one class only (label {classes[0]})" if classes else "no video"
-            raise ValueError((f"{manifest.root}: the {split} " f"split has {found}; a classifier needs " "two: " "prepare more videos or change --ratios"))
+            raise ValueError(
+                f"{manifest.root}: the {split} split has {found}; a classifier needs two: prepare more "
+                "videos or change --ratios"
+            )
     if cfg.MODEL.INIT_FROM:
         find_weights(cfg.MODEL.INIT_FROM)
     with torch.device("meta"):  # every layer, no memory
@@ -66,7 +81,9 @@ def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
     if cfg.DATA.EMBEDDINGS:
         model.need_embeddings()
     if model.frozen_names and not (cfg.MODEL.INIT_FROM or cfg.MODEL.get("PRETRAINED")):
-        cure = ("set MODEL.INIT_FROM to a checkpoint of a frame model or to " "timm:NAME, or " "MODEL.PRETRAINED " "true")
+        cure = (
+            "set MODEL.INIT_FROM to a checkpoint of a frame model or to timm:NAME, or MODEL.PRETRAINED true"
+        )
         raise ValueError(f"the backbone of {cfg.MODEL.NAME} is frozen, and would stay random: {cure}")
     return manifest
 
@@ -78,10 +95,22 @@ def _without_test(manifest: Manifest) -> str:
     """Why a data set cannot be tested on, or nothing."""
     if manifest.summary.get("merged"):
         return f"{manifest.root} {MERGED}"
-    return "" if len(manifest.videos_of("test")) else (f"{manifest.root} has no test split: the " "test " "split " "has no video")
+    return (
+        ""
+        if len(manifest.videos_of("test"))
+        else (f"{manifest.root} has no test split: the test split has no video")
+    )
 
 
-def write_samples(frames: torch.Tensor, labels: Sequence[int], video_ids: Sequence[str], folder: Path, *, fps: float, most: int = 8) -> list[Path]:
+def write_samples(
+    frames: torch.Tensor,
+    labels: Sequence[int],
+    video_ids: Sequence[str],
+    folder: Path,
+    *,
+    fps: float,
+    most: int = 8,
+) -> list[Path]:
     """The first clips of a batch (B, C, T, H, W) uint8 as small videos: what the model is really shown,
     augmentation included.
     """
@@ -109,7 +138,15 @@ def _join_logs(folder: Path) -> None:
     write_atomic(folder / "metrics.csv", table.to_csv(index=False))
 
 
-def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def train(
+    cfg: CfgNode,
+    folder: Path,
+    *,
+    name: str,
+    resume: bool = False,
+    quiet: bool = False,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Fit, keep the checkpoint with the best validation `video/log_loss`, score the test split with it, write
     the run folder.
 
@@ -128,7 +165,11 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     table = describe_parameters(cfg, module.model, freezer)
     data.dataset("val")  # an empty validation split is found before the first epoch, not after it
     starts_from = cfg.MODEL.INIT_FROM and not checkpoint
-    loaded = load_weights(module.model, cfg.MODEL.INIT_FROM, keep_head=cfg.MODEL.KEEP_HEAD) if starts_from else None
+    loaded = (
+        load_weights(module.model, cfg.MODEL.INIT_FROM, keep_head=cfg.MODEL.KEEP_HEAD)
+        if starts_from
+        else None
+    )
     # only now: whatever was refused has left nothing behind
     folder = _claim(Path(folder), cfg, manifest, resume=resume)
     if cfg.DATA.EMBEDDINGS:
@@ -145,7 +186,9 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     log.info("%s", table)
     write_atomic(folder / "parameters.txt", f"{table}\n")
     write_atomic(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    checkpoints = partial(ModelCheckpoint, folder / "checkpoints", enable_version_counter=False, save_on_train_epoch_end=False)
+    checkpoints = partial(
+        ModelCheckpoint, folder / "checkpoints", enable_version_counter=False, save_on_train_epoch_end=False
+    )
     best = checkpoints(filename="best", monitor=MONITOR, mode="min")
     # of its own: save_last of the one above writes only where the metric improved
     last = checkpoints(filename="last")
@@ -170,9 +213,16 @@ def train(cfg: CfgNode, folder: Path, *, name: str, resume: bool = False, quiet:
     split = "val" if _without_test(manifest) else "test"
     if split == "val":
         log.info("no test: %s; val, which chose the checkpoint, is scored instead", _without_test(manifest))
-    report = score(folder, split=split, quiet=quiet, extra={"name": name, "train_seconds": round(seconds, 1), **(extra or {})})
+    report = score(
+        folder,
+        split=split,
+        quiet=quiet,
+        extra={"name": name, "train_seconds": round(seconds, 1), **(extra or {})},
+    )
     for logger in loggers[1:]:
-        logger.log_metrics({f"{split}/{k}": v["value"] for k, v in report["metrics"].items() if v["value"] is not None})
+        logger.log_metrics(
+            {f"{split}/{k}": v["value"] for k, v in report["metrics"].items() if v["value"] is not None}
+        )
         logger.experiment.finish(quiet=True)  # type: ignore[attr-defined]
     return report
 
@@ -192,13 +242,22 @@ def _claim(folder: Path, cfg: CfgNode, manifest: Manifest, *, resume: bool) -> P
         stored = load_dump(config)
         if config_hash(stored) != config_hash(cfg):
             hashes = f"config hash {config_hash(stored)}, now {config_hash(cfg)}"
-            raise ValueError((f"{folder} was started with other settings ({hashes}); resume it " "as it " "was, " "or choose another --out"))
+            raise ValueError(
+                f"{folder} was started with other settings ({hashes}); resume it as it was, or choose "
+                "another --out"
+            )
         return folder
     if config.is_file():
-        raise ValueError((f"{folder} already holds a run; continue it with --resume " f"{folder}, or " "choose " "another --out"))
+        raise ValueError(
+            f"{folder} already holds a run; continue it with --resume {folder}, or choose another --out"
+        )
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_atomic(config, text)
-    data = {"path": str(manifest.root.resolve()), "split_hash": manifest.split_hash, "merged": manifest.summary.get("merged", "")}
+    data = {
+        "path": str(manifest.root.resolve()),
+        "split_hash": manifest.split_hash,
+        "merged": manifest.summary.get("merged", ""),
+    }
     write_atomic(folder / "data.json", json.dumps(data) + "\n")
     return folder
 
@@ -207,7 +266,9 @@ def _newest_checkpoint(folder: Path) -> str | None:
     """The later of last.ckpt (end of an epoch) and step.ckpt (within one); none where the run was stopped
     before the first.
     """
-    files = [p for p in (folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "step.ckpt") if p.is_file()]
+    files = [
+        p for p in (folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "step.ckpt") if p.is_file()
+    ]
     return str(max(files, key=lambda p: p.stat().st_mtime_ns)) if files else None
 
 
@@ -215,7 +276,9 @@ def best_checkpoint(folder: Path) -> Path:
     checkpoint = Path(folder) / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         cure = f"continue it with `dfdc-video train --resume {folder}`"
-        raise FileNotFoundError((f"{folder} has no checkpoints/best.ckpt: the run did not " "finish an " "epoch; " f"{cure}"))
+        raise FileNotFoundError(
+            f"{folder} has no checkpoints/best.ckpt: the run did not finish an epoch; {cure}"
+        )
     return checkpoint
 
 
@@ -231,7 +294,9 @@ def load_run(folder: str | Path) -> VideoClassifier:
     return model.eval()
 
 
-def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def score(
+    folder: Path, *, split: str = "test", quiet: bool = False, extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Score a split with a run's best checkpoint and write predictions.csv, videos.csv, scores.csv,
     report.json.
 
@@ -251,7 +316,9 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
     trained_on = trained["split_hash"]
     if trained_on != manifest.split_hash:
         now = f"{manifest.root} is now split {manifest.split_hash}"
-        raise ValueError((f"{folder} was trained on split {trained_on}, {now}: trained-on " "videos " "may be " "among the tested"))
+        raise ValueError(
+            f"{folder} was trained on split {trained_on}, {now}: trained-on videos may be among the tested"
+        )
     data = build_data(cfg, manifest)
     module = build_module(cfg, manifest, checkpoint_follows=True)
     module.videos["test"] = manifest.videos_of(split)[VIDEO_COLUMNS]
@@ -263,7 +330,11 @@ def score(folder: Path, *, split: str = "test", quiet: bool = False, extra: dict
     loader_trainer.test(module, dataloaders=data.views(split), verbose=False)
     out = folder if split == "test" else folder / split
     out.mkdir(exist_ok=True)
-    previous = json.loads((out / "report.json").read_text(encoding="utf-8")) if (out / "report.json").is_file() else {}
+    previous = (
+        json.loads((out / "report.json").read_text(encoding="utf-8"))
+        if (out / "report.json").is_file()
+        else {}
+    )
     kept = {k: previous[k] for k in ("name", "train_seconds", "experiment", "arm") if k in previous}
     module.predictions.to_csv(out / "predictions.csv", index=False)
     module.videos["test"].to_csv(out / "videos.csv", index=False)

@@ -103,8 +103,7 @@ def _check(settings: dict[str, Any]) -> None:
     folder.need(settings, "parts", 1)
     if settings["parts"] > settings["num_identities"] // 2:
         raise ValueError(
-            f"parts={settings['parts']} for {settings['num_identities'] // 2} pairs of identities: a "
-            "part "
+            f"parts={settings['parts']} for {settings['num_identities'] // 2} pairs of identities: a part "
             "holds at least one pair"
         )
     folder.need(settings, "clip_seconds", 0.2, " (windows need several frames)")

@@ -115,8 +115,7 @@ def _check(settings: dict[str, Any]) -> None:
         )
     if settings["num_identities"] > 10**5 or len(MOTIONS) * settings["takes"] * _span(settings) >= 10**6:
         raise ValueError(
-            "too many: the names of the layout have five digits for people and six for the seconds of "
-            "all "
+            "too many: the names of the layout have five digits for people and six for the seconds of all "
             "that a person performs"
         )
 

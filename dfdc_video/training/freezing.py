@@ -126,8 +126,7 @@ def head_first(layout: Layout, *, steps: int = 100) -> Policy:
     """
     if not 0 < steps < layout.total_steps:
         raise ValueError(
-            f"FREEZE.STEPS = {steps} in a run of {layout.total_steps} steps: expected 1 or more, and "
-            "less "
+            f"FREEZE.STEPS = {steps} in a run of {layout.total_steps} steps: expected 1 or more, and less "
             "than the run"
         )
     first = Phase(
@@ -146,8 +145,7 @@ def gradual(layout: Layout, *, every: int = 0, epochs: tuple[float, ...] = ()) -
     """
     if bool(every) == bool(epochs):
         raise ValueError(
-            f"FREEZE.EVERY = {every}, FREEZE.EPOCHS = {list(epochs)}: set one of them: a number of "
-            "steps, "
+            f"FREEZE.EVERY = {every}, FREEZE.EPOCHS = {list(epochs)}: set one of them: a number of steps, "
             "or a list of epochs"
         )
     order = [
@@ -188,8 +186,7 @@ def norm_only(layout: Layout) -> Policy:
     """
     if not layout.norms - layout.head - layout.new:
         raise ValueError(
-            "FREEZE.NAME norm_only: this model has no normalisation with weights outside its head; "
-            "choose "
+            "FREEZE.NAME norm_only: this model has no normalisation with weights outside its head; choose "
             "head_first or frozen"
         )
     return _once(layout, layout.norms | layout.head | layout.new, "the whole run: normalisations and head")

@@ -72,8 +72,7 @@ class LRSchedule:
             )
         if warmup_epochs < 0 or (warmup_epochs and warmup_epochs >= epochs):
             raise ValueError(
-                f"a warm-up of {warmup_epochs:g} epochs in a run of {epochs}: expected 0 or more and "
-                "less "
+                f"a warm-up of {warmup_epochs:g} epochs in a run of {epochs}: expected 0 or more and less "
                 "than the run"
             )
         warmup, total = round(warmup_epochs * steps_per_epoch), epochs * steps_per_epoch

@@ -188,7 +188,7 @@ def plant_line(file, pattern):
 # disk, below.
 PLANT = {
     "dfdc": plant_dfdc, "dfdcp": plant_dfdcp, "ffpp": plant_ffpp, "celebdf": plant_line("List_of_testing_videos.txt", "0 {}"),
-    "kinetics": plant_line("annotations/kinetics_3.csv", ("riding a " "bike,{},1,11,train,0")), "kinetics_lists": plant_line("train.csv", "{} 1"),
+    "kinetics": plant_line("annotations/kinetics_3.csv", ("riding a bike,{},1,11,train,0")), "kinetics_lists": plant_line("train.csv", "{} 1"),
 }  # fmt: skip
 NAMES = [
     "../../etc/passwd.mp4",

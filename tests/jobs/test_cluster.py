@@ -165,7 +165,7 @@ def test_what_goes_wrong_has_the_same_reasons_as_without_a_cluster(folder, tmp_p
 
 def test_a_node_without_the_storage_is_named(folder, monkeypatch):
     monkeypatch.setattr(cluster_module, "STORAGE_SECONDS", 0.5)
-    with pytest.raises(ValueError, match=("does not see .*/elsewhere: --root and --out must " "be on " "storage " "that every node has")), \
+    with pytest.raises(ValueError, match=("does not see .*/elsewhere: --root and --out must be on storage that every node has")), \
             connect("local", workers=1, root=folder / "elsewhere", out=folder) as run:  # fmt: skip
         list(run([(int, ("1",))], workers=1, timeout_seconds=30))
 

@@ -307,8 +307,8 @@ def test_near_duplicates_stay_together(raw, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 65}, "even"), ({"every": 0}, ("every 0: " "expected 1 or more")), ({"margin": 0.5}, "margin"), ({"iou": 1.5}, "between 0 and 1"),
-        ({"detector": "blazeface_ful"}, ("did you mean " "blazeface_full")), ({"split": "grup"}, "did you mean group"), ({"workers": 0}, "workers"),
+        ({"size": 65}, "even"), ({"every": 0}, ("every 0: expected 1 or more")), ({"margin": 0.5}, "margin"), ({"iou": 1.5}, "between 0 and 1"),
+        ({"detector": "blazeface_ful"}, ("did you mean blazeface_full")), ({"split": "grup"}, "did you mean group"), ({"workers": 0}, "workers"),
         ({"timeout_seconds": 0}, "timeout_seconds"), ({"ratios": (0.5, 0.5, 0.5)}, "sum to 1"), ({"group_by": "foldr"}, "did you mean folder"),
     ],
 )  # fmt: skip

@@ -8,13 +8,14 @@ import pytest
 
 from dfdc_video.cli import main
 from dfdc_video.config import config_hash, resolve
-from dfdc_video.runs.experiment import Experiment, launch, split_settings
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.experiment import Experiment, launch, split_settings
 from dfdc_video.runs.run import build_rates, train
 
 QUICK = (
-    "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 " "TRAIN.EPOCHS 1 " "TRAIN.BATCH_SIZE 4 " "OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 1 "
-    "TEST.NUM_BOOTSTRAP 50 WANDB.MODE disabled TRAIN.PRECISION 32-true"
+    "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 TRAIN.BATCH_SIZE 4 "
+    "OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 1 TEST.NUM_BOOTSTRAP 50 WANDB.MODE disabled TRAIN.PRECISION "
+    "32-true"
 ).split()
 
 
@@ -26,14 +27,32 @@ def declared():
     def half_or_more(*, dropout: float = 0.5, weights: str = "", rates: tuple[float, ...] = (1.0,)):
         """Does dropout help?"""
         model = {"DROPOUT": dropout, "INIT_FROM": weights}
-        return Experiment(base="frame_small", arms={"plain": {}, "dropped": {"MODEL": model, "OPTIM": {"LR_SCALE": rates[0]}}}, baseline="plain")
+        return Experiment(
+            base="frame_small",
+            arms={"plain": {}, "dropped": {"MODEL": model, "OPTIM": {"LR_SCALE": rates[0]}}},
+            baseline="plain",
+        )
 
     yield half_or_more
     del EXPERIMENTS._obj_map["half_or_more"]
 
 
 def test_pairs_are_the_experiments_or_the_configs(declared):
-    own, rest = split_settings(declared, ["DATA.PATH", "here", "dropout", "1e-1", "rates", "[1, 2.5]", "weights", "a b.ckpt", "OPTIM.LR", "0.1"])
+    own, rest = split_settings(
+        declared,
+        [
+            "DATA.PATH",
+            "here",
+            "dropout",
+            "1e-1",
+            "rates",
+            "[1, 2.5]",
+            "weights",
+            "a b.ckpt",
+            "OPTIM.LR",
+            "0.1",
+        ],
+    )
     assert own == {"dropout": 0.1, "rates": (1.0, 2.5), "weights": "a b.ckpt"}
     assert rest == ["DATA.PATH", "here", "OPTIM.LR", "0.1"]
     assert split_settings(declared, []) == ({}, []), "what is not given keeps the default of the signature"
@@ -54,7 +73,21 @@ def test_pairs_are_the_experiments_or_the_configs(declared):
 def test_a_bad_setting_is_one_line_before_any_run(declared, tmp_path, capsys, prepared_root, words, message):
     with pytest.raises((ValueError, OSError), match=message):
         launch("half_or_more", tmp_path / "runs", overrides=[*QUICK, "DATA.PATH", str(prepared_root), *words])
-    assert main(["run", "half_or_more", "--out", str(tmp_path / "runs"), *QUICK, "DATA.PATH", str(prepared_root), *words]) == 2
+    assert (
+        main(
+            [
+                "run",
+                "half_or_more",
+                "--out",
+                str(tmp_path / "runs"),
+                *QUICK,
+                "DATA.PATH",
+                str(prepared_root),
+                *words,
+            ]
+        )
+        == 2
+    )
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert not (tmp_path / "runs").exists()
@@ -69,11 +102,17 @@ def test_another_value_is_another_run(declared, tmp_path, prepared_root, one_thr
     words = [*QUICK, "DATA.PATH", str(prepared_root)]
     launch("half_or_more", tmp_path, overrides=[*words, "dropout", "0.25"], quiet=True)
     configs = {arm: resolve(tmp_path / arm / "seed0" / "config.yaml") for arm in ("plain", "dropped")}
-    assert configs["dropped"].MODEL.DROPOUT == 0.25 and config_hash(configs["plain"]) != config_hash(configs["dropped"])
-    assert ("dfdc-video " "run half_or_more") in (tmp_path / "report.html").read_text() and "dropout 0.25" in (tmp_path / "report.html").read_text()
+    assert configs["dropped"].MODEL.DROPOUT == 0.25 and config_hash(configs["plain"]) != config_hash(
+        configs["dropped"]
+    )
+    assert ("dfdc-video run half_or_more") in (tmp_path / "report.html").read_text() and "dropout 0.25" in (
+        tmp_path / "report.html"
+    ).read_text()
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/seed0/report.json")}
     launch("half_or_more", tmp_path, overrides=[*words, "dropout", "0.25"], quiet=True)
-    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/seed0/report.json")} and len(stamps) == 2
+    assert (
+        stamps == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/seed0/report.json")} and len(stamps) == 2
+    )
     with pytest.raises(ValueError, match="dropped/seed0 holds a run of other settings"):
         launch("half_or_more", tmp_path, overrides=words, quiet=True)
     assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/seed0/report.json")}
@@ -82,7 +121,10 @@ def test_another_value_is_another_run(declared, tmp_path, prepared_root, one_thr
 def test_list_shows_the_settings_of_experiments(capsys):
     assert main(["list", "experiments"]) == 0
     text = capsys.readouterr().out
-    assert "weights 'weights/slowfast_small_motions.ckpt'" in text and "weights 'weights/SLOWFAST_8x8_R50.pyth'" in text
+    assert (
+        "weights 'weights/slowfast_small_motions.ckpt'" in text
+        and "weights 'weights/SLOWFAST_8x8_R50.pyth'" in text
+    )
 
 
 @pytest.mark.parametrize("name", ["slowfast_transfer", "slowfast_transfer_small"])
@@ -96,13 +138,17 @@ def test_transfer_has_two_starts_at_three_rates(name, tmp_path, prepared_root):
         assert start == cfg.MODEL.INIT_FROM
         rates = build_rates(cfg, 10), build_rates(plain, 10)
         scale = {"x1": 1.0, "div10": 0.1, "div100": 0.01}[arm.split("_")[1]]
-        assert [rates[0](step) for step in (0, 20, 65)] == pytest.approx([scale * rates[1](step) for step in (0, 20, 65)])
+        assert [rates[0](step) for step in (0, 20, 65)] == pytest.approx(
+            [scale * rates[1](step) for step in (0, 20, 65)]
+        )
     with pytest.raises(FileNotFoundError, match="no file at w.ckpt"):
         launch(name, tmp_path / "runs", overrides=["weights", "w.ckpt", "DATA.PATH", str(prepared_root)])
     assert not (tmp_path / "runs").exists(), "although the arms without weights come first"
 
 
-def test_pretrained_arms_start_from_a_run_of_other_classes(write_prepared, prepared_root, tmp_path, one_thread):
+def test_pretrained_arms_start_from_a_run_of_other_classes(
+    write_prepared, prepared_root, tmp_path, one_thread
+):
     """Weights of a network for three classes: all but its head is taken over, and the seed decides what the
     new head is.
     """
@@ -110,13 +156,39 @@ def test_pretrained_arms_start_from_a_run_of_other_classes(write_prepared, prepa
 
     root = write_prepared(tmp_path / "p", per_split={"train": 3, "val": 3, "test": 3})
     manifest = Manifest.load(root)
-    Manifest(root, manifest.videos.assign(label=[n % 3 for n in range(len(manifest.videos))]), manifest.tracks, manifest.summary).write()
-    report = train(resolve("slowfast_small", overrides=[*QUICK, "DATA.PATH", str(root)]), tmp_path / "three", name="three", quiet=True)
+    Manifest(
+        root,
+        manifest.videos.assign(label=[n % 3 for n in range(len(manifest.videos))]),
+        manifest.tracks,
+        manifest.summary,
+    ).write()
+    report = train(
+        resolve("slowfast_small", overrides=[*QUICK, "DATA.PATH", str(root)]),
+        tmp_path / "three",
+        name="three",
+        quiet=True,
+    )
     assert "video/top1" in report["metrics"]
-    words = [*QUICK, "DATA.PATH", str(prepared_root), "weights", str(tmp_path / "three/checkpoints/best.ckpt")]
+    words = [
+        *QUICK,
+        "DATA.PATH",
+        str(prepared_root),
+        "weights",
+        str(tmp_path / "three/checkpoints/best.ckpt"),
+    ]
     runs = tmp_path / "runs"
-    comparison = launch("slowfast_transfer_small", runs, overrides=words, seeds=[1], arms=["scratch_x1", "pretrained_div10"], quiet=True)
-    assert comparison.baseline == "scratch_x1" and [row.name for row in comparison.rows] == ["scratch_x1", "pretrained_div10"]
+    comparison = launch(
+        "slowfast_transfer_small",
+        runs,
+        overrides=words,
+        seeds=[1],
+        arms=["scratch_x1", "pretrained_div10"],
+        quiet=True,
+    )
+    assert comparison.baseline == "scratch_x1" and [row.name for row in comparison.rows] == [
+        "scratch_x1",
+        "pretrained_div10",
+    ]
     assert "classifier head, initialised anew" in (runs / "pretrained_div10/seed1/init_from.txt").read_text()
     assert not (runs / "scratch_x1/seed1/init_from.txt").exists()
     assert json.loads((runs / "pretrained_div10/seed1/report.json").read_text())["arm"] == "pretrained_div10"

@@ -15,8 +15,8 @@ import torch
 
 from dfdc_video.config import dump
 from dfdc_video.evaluation.compare import compare
-from dfdc_video.runs.experiment import Experiment, launch
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.experiment import Experiment, launch
 from dfdc_video.runs.run import _newest_checkpoint, build_model, check, score, train
 from dfdc_video.training.module import NonFiniteLoss
 
@@ -36,8 +36,9 @@ def finished(tmp_path_factory, prepared_root):
 
     folder = tmp_path_factory.mktemp("runs") / "one"
     words = (
-        "CLIP.NUM_FRAMES 4 CLIP.HEIGHT " "32 CLIP.WIDTH 32 TRAIN.EPOCHS 2 " "TRAIN.BATCH_SIZE 4 " "OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 2 DATA.CACHE false "
-        "TEST.NUM_BOOTSTRAP 100 WANDB.MODE disabled TRAIN.PRECISION " "32-true " "TRAIN.CHECKPOINT_EVERY_STEPS " "1 MODEL.DROPOUT 0.2"
+        "CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 2 TRAIN.BATCH_SIZE 4 "
+        "OPTIM.WARMUP_EPOCHS 0 TEST.NUM_CLIPS 2 DATA.CACHE false TEST.NUM_BOOTSTRAP 100 WANDB.MODE "
+        "disabled TRAIN.PRECISION 32-true TRAIN.CHECKPOINT_EVERY_STEPS 1 MODEL.DROPOUT 0.2"
     )
     cfg = resolve("frame_small", overrides=[*words.split(), "DATA.PATH", str(prepared_root)])
     return folder, cfg, train(cfg, folder, name="one", quiet=True)
@@ -45,13 +46,25 @@ def finished(tmp_path_factory, prepared_root):
 
 def test_a_run_folder_holds_what_explains_it(finished):
     folder, cfg, report = finished
-    for name in ("config.yaml", "environment.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "predictions.csv", "videos.csv"):
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "metrics.csv",
+        "predictions.csv",
+        "videos.csv",
+    ):
         assert (folder / name).is_file(), name
     assert (folder / "config.yaml").read_text() == dump(cfg)
     predictions = pd.read_csv(folder / "predictions.csv")
-    assert len(predictions) == 8 * 2 and set(predictions["video_id"].str[:4]) == {"test"}, ("test videos " "only, every view")
+    assert len(predictions) == 8 * 2 and set(predictions["video_id"].str[:4]) == {"test"}, (
+        "test videos only, every view"
+    )
     curve = pd.read_csv(folder / "metrics.csv")
-    assert {"epoch", "train/loss", "video/log_loss", "video/auc", "lr"} <= set(curve.columns) and len(curve) == 2
+    assert {"epoch", "train/loss", "video/log_loss", "video/auc", "lr"} <= set(curve.columns) and len(
+        curve
+    ) == 2
     assert report == json.loads((folder / "report.json").read_text())
     assert report["coverage"] == {"num_videos": 8, "scored": 8, "no_face": 0, "unreadable": 0}
     assert list(folder.glob("samples/*.mp4"))
@@ -101,7 +114,11 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("stop", "how"), [(2, "kill"), (4, "kill"), (6, "interrupt")], ids=["within-epoch-1", "after-epoch-1", "ctrl-c-in-epoch-2"])
+@pytest.mark.parametrize(
+    ("stop", "how"),
+    [(2, "kill"), (4, "kill"), (6, "interrupt")],
+    ids=["within-epoch-1", "after-epoch-1", "ctrl-c-in-epoch-2"],
+)
 def test_a_stopped_run_resumes_to_the_same_weights(finished, tmp_path, stop, how):
     """4 steps an epoch; the model has dropout, so that order, augmentation and random state must all be
     restored.
@@ -110,7 +127,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished, tmp_path, stop, how
     config = tmp_path / "start.yaml"
     config.write_text(dump(cfg))
     stopped = tmp_path / "stopped"
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(config), str(stopped), str(stop), how], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(config), str(stopped), str(stop), how],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == (-signal.SIGKILL if how == "kill" else 130), done.stderr
     assert not (stopped / "report.json").exists()
     assert torch.load(_newest_checkpoint(stopped), weights_only=True)["global_step"] == stop
@@ -192,7 +213,9 @@ def test_a_new_split_of_the_data_is_noticed(write_prepared, small_config, tmp_pa
     root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 2, "test": 2})
     train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
     manifest = Manifest.load(root)
-    swapped = manifest.videos.assign(split=manifest.videos["split"].map({"train": "test", "test": "train", "val": "val"}))
+    swapped = manifest.videos.assign(
+        split=manifest.videos["split"].map({"train": "test", "test": "train", "val": "val"})
+    )
     Manifest(root, swapped, manifest.tracks, manifest.summary).write()
     with pytest.raises(ValueError, match="trained-on videos may be among the tested"):
         score(tmp_path / "run", quiet=True)
@@ -200,7 +223,12 @@ def test_a_new_split_of_the_data_is_noticed(write_prepared, small_config, tmp_pa
 
 def test_a_model_starts_from_weights_that_it_is_given(finished, small_config, tmp_path):
     folder, cfg, _ = finished
-    report = train(small_config("MODEL.INIT_FROM", str(folder / "checkpoints/best.ckpt")), tmp_path / "run", name="run", quiet=True)
+    report = train(
+        small_config("MODEL.INIT_FROM", str(folder / "checkpoints/best.ckpt")),
+        tmp_path / "run",
+        name="run",
+        quiet=True,
+    )
     text = (tmp_path / "run" / "init_from.txt").read_text()
     assert "head" in text.lower() or "left out" in text.lower(), text
     assert hashlib.sha256((folder / "checkpoints/best.ckpt").read_bytes()).hexdigest() in text
@@ -220,20 +248,34 @@ def test_two_models_of_one_seed_see_the_same_order(small_config):
     for name in ("frame_small", "slowfast_small"):
         cfg = small_config(name=name)
         build_model(cfg, 2)
-        orders.append([b["track_id"] + b["start_frame"] for b in build_data(cfg, load_manifest(cfg)).train_dataloader()])
+        orders.append(
+            [b["track_id"] + b["start_frame"] for b in build_data(cfg, load_manifest(cfg)).train_dataloader()]
+        )
     assert orders[0] == orders[1]
 
 
-def test_an_experiment_runs_every_arm_and_finishes_what_is_missing(small_config, prepared_root, tmp_path, monkeypatch):
+def test_an_experiment_runs_every_arm_and_finishes_what_is_missing(
+    small_config, prepared_root, tmp_path, monkeypatch
+):
     @EXPERIMENTS.register(name="two_heads")
     def two_heads():
         """Does dropout help?"""
-        return Experiment(base="frame_small", arms={"none": {}, "half": {"MODEL": {"DROPOUT": 0.5}}}, seeds=(0, 1), baseline="none")
+        return Experiment(
+            base="frame_small",
+            arms={"none": {}, "half": {"MODEL": {"DROPOUT": 0.5}}},
+            seeds=(0, 1),
+            baseline="none",
+        )
 
     from dfdc_video.config import to_dict
 
     plain = to_dict(small_config())
-    words = [w for s in ("DATA", "CLIP", "TRAIN", "TEST") for k, v in plain[s].items() for w in (f"{s}.{k}", str(v))]
+    words = [
+        w
+        for s in ("DATA", "CLIP", "TRAIN", "TEST")
+        for k, v in plain[s].items()
+        for w in (f"{s}.{k}", str(v))
+    ]
     words += ["WANDB.MODE", "disabled", "OPTIM.WARMUP_EPOCHS", "0", "TRAIN.EPOCHS", "1"]
     try:
         comparison = launch("two_heads", tmp_path, overrides=words, quiet=True)
@@ -289,9 +331,15 @@ def test_ctrl_c_on_the_command_line_says_how_to_continue(finished, tmp_path):
     config = tmp_path / "long.yaml"
     config.write_text(dump(cfg).replace("EPOCHS: 2", "EPOCHS: 500"))
     command = [sys.executable, "-m", "dfdc_video", "train", str(config), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run/checkpoints/last.ckpt").is_file() and time.monotonic() < deadline and process.poll() is None:
+    while (
+        not (tmp_path / "run/checkpoints/last.ckpt").is_file()
+        and time.monotonic() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
     _, text = process.communicate(timeout=60)
@@ -307,7 +355,11 @@ def test_scoring_and_resuming_need_no_network_for_pretrained_weights(finished, m
     _, cfg, _ = finished
     asked = []
     old = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.append(k["pretrained"]) or old(*a, **{**k, "pretrained": False}))
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda *a, **k: asked.append(k["pretrained"]) or old(*a, **{**k, "pretrained": False}),
+    )
     from dfdc_video.config import merge_overrides
 
     pretrained = merge_overrides(cfg, ["MODEL.PRETRAINED", "true"])
@@ -341,11 +393,19 @@ def test_a_merged_set_is_trained_on_and_never_tested(write_prepared, small_confi
     with caplog.at_level("INFO"):
         report = train(cfg, run, name="run", quiet=True)
     assert "no test: " in caplog.text and report["split"] == "val" and report["coverage"]["num_videos"] == 4
-    assert (run / "val" / "report.json").is_file() and not (run / "report.json").exists() and not (run / "predictions.csv").exists()
-    with pytest.raises(ValueError, match=(f"{root} merged|run was trained on a set that merged " "its " "test " "split into train")):
+    assert (
+        (run / "val" / "report.json").is_file()
+        and not (run / "report.json").exists()
+        and not (run / "predictions.csv").exists()
+    )
+    with pytest.raises(
+        ValueError, match=(f"{root} merged|run was trained on a set that merged its test split into train")
+    ):
         score(run, quiet=True)
     manifest.write()  # the unmerged set at the same place
-    with pytest.raises(ValueError, match=("run was trained on a set that merged its test split " "into " "train " ".* meaningless")):
+    with pytest.raises(
+        ValueError, match=("run was trained on a set that merged its test split into train .* meaningless")
+    ):
         score(run, quiet=True)
     with pytest.raises(ValueError, match="has no test scores to compare"):
         compare([run])

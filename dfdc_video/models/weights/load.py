@@ -173,8 +173,7 @@ def _unwrapped(path: Path, state: Mapping) -> dict[str, Any]:
     result = {WRAPPED.sub("", str(name)): t for name, t in state.items()}
     if len(result) < len(state):
         raise ValueError(
-            f"{path} has tensors of one name with and without {' or '.join(WRAPPERS)} before it; save "
-            "one "
+            f"{path} has tensors of one name with and without {' or '.join(WRAPPERS)} before it; save one "
             "of the two models alone"
         )
     return result
