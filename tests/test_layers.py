@@ -1,4 +1,4 @@
-"""The import rule: a room imports only rooms below it, so that data flows down from `prepare` to the report."""
+"""The import rule: a room imports only rooms below it; data flows down, from `prepare` to the report."""
 
 import ast
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_top_level_folders_are_no_packages():
 
 
 def test_settings_stop_at_the_door():
-    """Rooms below `runs` never see a tree of settings; a run folder alone can read and write the one it holds."""
+    """Rooms below `runs` never see a tree of settings, save that a run folder reads and writes its own."""
     for path in files():
         if room_of(path) not in READERS_OF_SETTINGS:
             assert "config" not in imported_rooms(path), path
