@@ -199,7 +199,7 @@ def _print_model(console: Console, name: str) -> None:
         title_justify="left",
         title_style="bold",
     )
-    for stage, names in model.stages().items():
+    for stage, names in model.parameters_by_stage().items():
         modules = [f"{n.rpartition('.')[0]}." for n in names]
         table.add_row(
             stage, f"{sum(sizes[n] for n in names):,}", os.path.commonprefix(modules).rpartition(".")[0]

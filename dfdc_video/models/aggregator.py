@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, stages, timm_backbone
+from dfdc_video.models.classifier import VideoClassifier, classifier_names, fold, timm_backbone, timm_stages
 from dfdc_video.models.frame import unordered_mean
 from dfdc_video.registry import MODELS, nearest
 
@@ -180,7 +180,7 @@ def aggregator(
         mean=config["mean"],
         std=config["std"],
         head_names=("network.head",),
-        cam_layer="network.backbone." + stages(net)[-1]["module"],
+        cam_layer="network.backbone." + timm_stages(net)[-1]["module"],
         uses_time=False,
         new_names=("network.projection", "network.attention")
         if pool == "attention"

@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import nn
 
-from dfdc_video.models.stages import stage_parameters
+from dfdc_video.models.stages import group_by_stage
 from dfdc_video.models.weights.from_timm import backbone_config, fetched
 from dfdc_video.registry import MODELS, nearest, settings_of
 
@@ -139,11 +139,11 @@ class VideoClassifier(nn.Module):
                 parameter.data = parameter.data.contiguous(memory_format=layout)
         return self
 
-    def stages(self) -> dict[str, list[str]]:
+    def parameters_by_stage(self) -> dict[str, list[str]]:
         """Names of the parameters by stage, from the input (`stem`) to the `head`; every parameter is in
         exactly one.
         """
-        return stage_parameters(
+        return group_by_stage(
             (name for name, _ in self.named_parameters()), heads=(*self.head_names, "mask_head")
         )
 
@@ -160,7 +160,7 @@ class VideoClassifier(nn.Module):
         return per_frame(clip)
 
 
-def build(
+def build_classifier(
     name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object
 ) -> VideoClassifier:
     """A model by its registered name for clips of `num_frames` frames of `size` = (height, width) pixels."""
@@ -218,10 +218,10 @@ def classifier_names(config: dict, prefix: str) -> tuple[str, ...]:
 
 def stage_modules(network: Any, prefix: str) -> tuple[str, ...]:
     """Full names of the modules behind which a timm network's stages end."""
-    return tuple(prefix + stage["module"] for stage in stages(network))
+    return tuple(prefix + stage["module"] for stage in timm_stages(network))
 
 
-def stages(network: Any) -> list[dict]:
+def timm_stages(network: Any) -> list[dict]:
     """timm's table of a network's stages, first to last: module name, number of channels, reduction."""
     info = network.feature_info
     return list(info.info if hasattr(info, "info") else info)

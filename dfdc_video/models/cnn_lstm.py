@@ -14,8 +14,8 @@ from dfdc_video.models.classifier import (
     classifier_names,
     fold,
     stage_modules,
-    stages,
     timm_backbone,
+    timm_stages,
 )
 from dfdc_video.registry import MODELS, nearest
 
@@ -34,8 +34,8 @@ class GridFeatures(nn.Module):
 
     def __init__(self, backbone: Any, *, stage: int, grid: int) -> None:
         super().__init__()
-        self.stage = stage % len(stages(backbone))
-        self.dim = stages(backbone)[self.stage]["num_chs"] * grid * grid
+        self.stage = stage % len(timm_stages(backbone))
+        self.dim = timm_stages(backbone)[self.stage]["num_chs"] * grid * grid
         backbone.prune_intermediate_layers([self.stage], prune_norm=True, prune_head=True)
         self.pool = nn.AdaptiveAvgPool2d(grid)
 

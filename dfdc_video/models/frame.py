@@ -14,8 +14,8 @@ from dfdc_video.models.classifier import (
     classifier_names,
     fold,
     stage_modules,
-    stages,
     timm_backbone,
+    timm_stages,
 )
 from dfdc_video.models.padding import pad_statically
 from dfdc_video.registry import MODELS
@@ -78,7 +78,7 @@ def frame(
         mean=config["mean"],
         std=config["std"],
         head_names=classifier_names(config, "network.backbone."),
-        cam_layer="network.backbone." + stages(network)[-1]["module"],
+        cam_layer="network.backbone." + timm_stages(network)[-1]["module"],
         uses_time=False,
         map_layers=stage_modules(network, "network.backbone."),
     )

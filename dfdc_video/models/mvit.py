@@ -39,7 +39,7 @@ class MViTNetwork(nn.Module):
             )
         return self.body(clip)
 
-    def fit_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]:
+    def interpolate_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]:
         """Interpolate the position embeddings of a state dict for this size, in place; notes of what was
         done, none where sizes agree.
 

@@ -35,14 +35,14 @@ class SlowFastNetwork(nn.Module):
     def pathways(self, clip: torch.Tensor) -> list[torch.Tensor]:
         """Slow, then fast. A new list each time: the network changes the one that it is given."""
         num_frames = clip.shape[2]
-        check_length(num_frames, self.alpha)
+        check_alpha_divides(num_frames, self.alpha)
         return [clip.index_select(2, slow_indices(num_frames, self.alpha).to(clip.device)), clip]
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         return self.body(self.pathways(clip))
 
 
-def check_length(num_frames: int, alpha: int) -> None:
+def check_alpha_divides(num_frames: int, alpha: int) -> None:
     if num_frames < alpha or num_frames % alpha:
         raise ValueError(
             f"slowfast: a clip of {num_frames} frames with alpha {alpha}: the number of frames must be a "
@@ -77,7 +77,7 @@ def slowfast(
             f"slowfast: width {width} with beta_inv {beta_inv}: the fast pathway's width "
             f"{width}/{beta_inv} must be a whole number"
         )
-    check_length(num_frames, alpha)
+    check_alpha_divides(num_frames, alpha)
     body = create_slowfast(
         slowfast_channel_reduction_ratio=(beta_inv,),
         slowfast_conv_channel_fusion_ratio=fusion_ratio,

@@ -13,7 +13,7 @@ NUMBERED = re.compile(
 BACKBONES = ("network.backbone.", "network.body.")
 
 
-def stage_parameters(names: Iterable[str], *, heads: tuple[str, ...]) -> dict[str, list[str]]:
+def group_by_stage(names: Iterable[str], *, heads: tuple[str, ...]) -> dict[str, list[str]]:
     """Stage -> names of its parameters, first to last; each of `names` (as of `named_parameters`) is in
     exactly one.
 

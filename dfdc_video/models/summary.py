@@ -19,7 +19,7 @@ from fvcore.nn.jit_handles import get_shape
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfdc_video.models.classifier import VideoClassifier, build
+from dfdc_video.models.classifier import VideoClassifier, build_classifier
 from dfdc_video.registry import MODELS, settings_of, summary_of
 
 NORMS_AND_POOLING = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "adaptive_avg_pool2d")
@@ -56,7 +56,7 @@ def describe(
     if "pretrained" in settings_of(builder):
         settings["pretrained"] = False
     with torch.device("meta"):
-        model = build(name, num_classes, num_frames, size, **settings)
+        model = build_classifier(name, num_classes, num_frames, size, **settings)
     return {"model": name, **summarise(model), "summary": summary_of(builder), "source": source_of(name)}
 
 

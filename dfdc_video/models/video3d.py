@@ -37,7 +37,7 @@ class VideoNetwork(nn.Module):
         self.body, self.min_frames = body, min_frames
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        check_length(clip.shape[2], self.min_frames)
+        check_min_frames(clip.shape[2], self.min_frames)
         return self.body(clip)
 
 
@@ -50,7 +50,7 @@ class MeanOfFrames(nn.Module):
         return unordered_mean(maps.mean((3, 4)).transpose(1, 2))[:, :, None, None, None]
 
 
-def check_length(num_frames: int, min_frames: int) -> None:
+def check_min_frames(num_frames: int, min_frames: int) -> None:
     if num_frames < min_frames:
         raise ValueError(
             f"a clip of {num_frames} frames: the network pools neighbouring frames and needs at least "
@@ -78,7 +78,7 @@ def classifier_of(
     uses_time: bool = True,
 ) -> VideoClassifier:
     """A network whose `blocks` are stem, stages and head, in this order, as a model."""
-    check_length(num_frames, min_frames)
+    check_min_frames(num_frames, min_frames)
     blocks: Any = body.blocks
     last = len(blocks) - 1
     return VideoClassifier(

@@ -116,7 +116,9 @@ GROUP_KEYS = ("LAYER_DECAY", "LR_FACTORS", "NO_DECAY_NORM")  # of OPTIM: about p
 
 def build_factors(cfg: CfgNode, model: VideoClassifier) -> dict[str, float]:
     """Stage -> multiple of the base rate."""
-    return stage_factors(model.stages(), layer_decay=cfg.OPTIM.LAYER_DECAY, lr_factors=cfg.OPTIM.LR_FACTORS)
+    return stage_factors(
+        model.parameters_by_stage(), layer_decay=cfg.OPTIM.LAYER_DECAY, lr_factors=cfg.OPTIM.LR_FACTORS
+    )
 
 
 def build_freezer(cfg: CfgNode, model: VideoClassifier, steps_per_epoch: int) -> Freezer:
@@ -129,23 +131,25 @@ def build_freezer(cfg: CfgNode, model: VideoClassifier, steps_per_epoch: int) ->
 def describe_parameters(cfg: CfgNode, model: VideoClassifier, freezer: Freezer) -> str:
     """The parameter table of a run: what trains when, and how fast."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    table = parameter_table(model.stages(), sizes, freezer.policy, build_factors(cfg, model))
+    table = parameter_table(model.parameters_by_stage(), sizes, freezer.policy, build_factors(cfg, model))
     return f"{table}\nBatchNorm statistics are frozen throughout" if cfg.FREEZE.FREEZE_BN else table
 
 
-def build_rates(cfg: CfgNode, steps_per_epoch: int) -> LRSchedule:
-    """The rates of a config; ValueError where its schedule contradicts itself."""
+def build_lr_schedule(cfg: CfgNode, steps_per_epoch: int) -> LRSchedule:
+    """The learning-rate schedule of a config; ValueError where its schedule contradicts itself."""
     optim = {k.lower(): v for k, v in cfg.OPTIM.items() if k in SHARED["OPTIM"] and k not in GROUP_KEYS}
-    return LRSchedule.build(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
+    return LRSchedule.from_epochs(**optim, epochs=cfg.TRAIN.EPOCHS, steps_per_epoch=steps_per_epoch)
 
 
 def build_module(
     cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False
 ) -> ClassifierModule:
-    """Model, loss, optimiser and rates of a config; without `steps_per_epoch` a module for scoring only."""
+    """Model, loss, optimiser and schedule of a config; without `steps_per_epoch` a module for scoring only."""
     model = build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last()
     factors = build_factors(cfg, model)
-    by_parameter = {name: factors[stage] for stage, names in model.stages().items() for name in names}
+    by_parameter = {
+        name: factors[stage] for stage, names in model.parameters_by_stage().items() for name in names
+    }
     make = partial(
         OPTIMIZERS.get(cfg.OPTIM.NAME), factors=by_parameter, no_decay_norm=cfg.OPTIM.NO_DECAY_NORM
     )
@@ -153,7 +157,7 @@ def build_module(
         model,
         loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
         optimizer=partial(make, **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
-        rates=build_rates(cfg, steps_per_epoch) if steps_per_epoch else None,
+        lr_schedule=build_lr_schedule(cfg, steps_per_epoch) if steps_per_epoch else None,
         videos={split: manifest.videos_of(split)[VIDEO_COLUMNS] for split in ("val", "test")},
         pooling=cfg.TEST.POOLING,
         max_bad_fraction=cfg.DATA.MAX_BAD_FRACTION,

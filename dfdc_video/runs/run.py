@@ -38,9 +38,9 @@ from dfdc_video.runs.build import (
     VIDEO_COLUMNS,
     build_data,
     build_freezer,
+    build_lr_schedule,
     build_model,
     build_module,
-    build_rates,
     build_trainer,
     build_wandb,
     clip_spec,
@@ -61,7 +61,7 @@ def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
     With `tested` a data set without a test split, or with one that was merged into train, is refused, too:
     nothing could be compared.
     """
-    build_rates(cfg, 1)
+    build_lr_schedule(cfg, 1)
     manifest = load_manifest(cfg)
     untested = _without_test(manifest)
     if untested and tested:

@@ -48,7 +48,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: Any, *, steps_per_epoch: int, total_steps: int) -> Layout:
-        """Of a model that has `stages()` and `new_names`, see `VideoClassifier`."""
+        """Of a model that has `parameters_by_stage()` and `new_names`, see `VideoClassifier`."""
         norms: set[str] = set()
         kernels: dict[str, set[str]] = {"spatial": set(), "temporal": set()}
         for prefix, module in model.named_modules():
@@ -61,7 +61,7 @@ class Layout:
                 kernels[kind] |= own
         names = [name for name, _ in model.named_parameters()]
         new = frozenset(n for n in names if _within(n, model.new_names))
-        stages = model.stages()
+        stages = model.parameters_by_stage()
         return cls(
             stages,
             new,

@@ -45,7 +45,7 @@ class ClassifierModule(L.LightningModule):
         *,
         loss: nn.Module,
         optimizer: Callable[..., torch.optim.Optimizer],
-        rates: LRSchedule | None,
+        lr_schedule: LRSchedule | None,
         videos: dict[str, pd.DataFrame],
         pooling: str,
         max_bad_fraction: float,
@@ -53,7 +53,7 @@ class ClassifierModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.mask_weight, self.overlap = mask_weight, MaskOverlap()
-        self.model, self.loss, self.make_optimizer, self.rates = model, loss, optimizer, rates
+        self.model, self.loss, self.make_optimizer, self.lr_schedule = model, loss, optimizer, lr_schedule
         self.videos, self.pooling, self.max_bad_fraction = videos, pooling, max_bad_fraction
         self.rows: list[dict[str, Any]] = []
         self.bad: dict[str, str] = {}  # track_id -> why it could not be read
@@ -65,8 +65,8 @@ class ClassifierModule(L.LightningModule):
         return self.model(frames)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        assert self.rates is not None
-        return self.make_optimizer(self.model, self.rates.lr)
+        assert self.lr_schedule is not None
+        return self.make_optimizer(self.model, self.lr_schedule.lr)
 
     def _note_errors(self, batch: Batch) -> None:
         self.num_seen += len(batch["video_id"]) + len(batch["errors"])
@@ -84,8 +84,8 @@ class ClassifierModule(L.LightningModule):
             )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if self.rates is not None:
-            set_rate(self.optimizers(use_pl_optimizer=False), self.rates(self.global_step))  # type: ignore[arg-type]
+        if self.lr_schedule is not None:
+            set_rate(self.optimizers(use_pl_optimizer=False), self.lr_schedule(self.global_step))  # type: ignore[arg-type]
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         self._note_errors(batch)

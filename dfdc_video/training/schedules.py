@@ -48,7 +48,7 @@ class LRSchedule:
     total_steps: int
 
     @classmethod
-    def build(
+    def from_epochs(
         cls,
         *,
         schedule: str,

@@ -9,14 +9,14 @@ import pickle
 
 import torch
 
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.weights.names import caffe2_names, pyslowfast_names
 
 SLOWFAST = {"depth": 18, "width": 16, "alpha": 4, "beta_inv": 4}
 
 
 def make(name, num_classes=2, **settings):
-    return build(name, num_classes, 8, (64, 64), **settings).eval()
+    return build_classifier(name, num_classes, 8, (64, 64), **settings).eval()
 
 
 def frame(num_classes=2, backbone="test_efficientnet"):

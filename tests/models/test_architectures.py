@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.efficientnet3d import TemporalConv, inflated, parse_blocks
 from dfdc_video.models.slowfast import slow_indices
 
@@ -43,7 +43,9 @@ def test_inflated_network_is_the_2d_network_on_a_constant_clip(backbone, blocks,
     torch.manual_seed(0)
     twin = warm(timm.create_model(backbone, num_classes=2)).eval()
     torch.manual_seed(0)
-    model = build("efficientnet3d", 2, 15, size, backbone=backbone, padding=padding, blocks=blocks).eval()
+    model = build_classifier(
+        "efficientnet3d", 2, 15, size, backbone=backbone, padding=padding, blocks=blocks
+    ).eval()
     state = twin.state_dict()
     for name, module in model.network.backbone.named_modules():
         if isinstance(module, TemporalConv):
@@ -81,7 +83,7 @@ def test_difference_start_responds_to_change_in_every_second_channel():
 
 def test_every_expansion_of_efficientnet_b0_becomes_3d():
     """B0 has 16 MBConv blocks; the first does not expand."""
-    model = build("efficientnet3d", 2, 7, (64, 64), backbone="tf_efficientnet_b0")
+    model = build_classifier("efficientnet3d", 2, 7, (64, 64), backbone="tf_efficientnet_b0")
     convs = [m for m in model.modules() if isinstance(m, TemporalConv)]
     assert len(convs) == 15
     assert all(c.kernel_size == (3, 1, 1) and c.padding == (1, 0, 0) and c.bias is None for c in convs)
@@ -90,7 +92,9 @@ def test_every_expansion_of_efficientnet_b0_becomes_3d():
 def test_temporal_receptive_field_is_one_frame_per_expansion():
     """A change of one frame reaches the two neighbours through each of two expansions, and no further."""
     torch.manual_seed(0)
-    model = build("efficientnet3d", 2, 9, (64, 64), backbone="test_efficientnet", blocks="3-4").eval()
+    model = build_classifier(
+        "efficientnet3d", 2, 9, (64, 64), backbone="test_efficientnet", blocks="3-4"
+    ).eval()
     one = clip(batch=1)
     other = one.clone()
     other[:, :, 4] += 1
@@ -102,7 +106,7 @@ def test_temporal_receptive_field_is_one_frame_per_expansion():
 def test_clips_of_a_batch_do_not_see_each_other():
     torch.manual_seed(0)
     for name in ("frame", "efficientnet3d"):
-        model = build(name, 2, 9, (64, 64), backbone="test_efficientnet").eval()
+        model = build_classifier(name, 2, 9, (64, 64), backbone="test_efficientnet").eval()
         pair = clip()
         with torch.no_grad():
             torch.testing.assert_close(model.network(pair)[1:], model.network(pair[1:]), rtol=1e-4, atol=1e-5)
@@ -116,7 +120,7 @@ def test_block_ranges():
 
 def test_frame_model_is_the_mean_of_timm_frame_logits():
     torch.manual_seed(0)
-    model = build("frame", 2, 3, (64, 64), backbone="test_resnet").eval()
+    model = build_classifier("frame", 2, 3, (64, 64), backbone="test_resnet").eval()
     frames = torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8)
     config = model.network.backbone.pretrained_cfg
     mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
@@ -129,7 +133,9 @@ def test_frame_model_is_the_mean_of_timm_frame_logits():
 
 def test_cnn_lstm_is_lstm_over_timm_features():
     torch.manual_seed(0)
-    model = build("cnn_lstm", 2, 4, (64, 64), backbone="test_resnet", hidden=8, difference=True).eval()
+    model = build_classifier(
+        "cnn_lstm", 2, 4, (64, 64), backbone="test_resnet", hidden=8, difference=True
+    ).eval()
     net, x = model.network, clip(num_frames=4)
     with torch.no_grad():
         features = [net.projection(net.backbone(x[:, :, t])) for t in range(4)]
@@ -149,8 +155,12 @@ def test_grid_features_keep_position_and_pooled_features_lose_it():
     image = torch.zeros(1, 3, 256, 256)
     image[..., 96:128, 64:96] = torch.randn(3, 32, 32)
     moved = image.roll(64, -1)
-    avg = build("cnn_lstm", 2, 1, (256, 256), backbone="test_resnet", hidden=8).eval().network
-    grid = build("cnn_lstm", 2, 1, (256, 256), backbone="test_resnet", hidden=8, pool="grid").eval().network
+    avg = build_classifier("cnn_lstm", 2, 1, (256, 256), backbone="test_resnet", hidden=8).eval().network
+    grid = (
+        build_classifier("cnn_lstm", 2, 1, (256, 256), backbone="test_resnet", hidden=8, pool="grid")
+        .eval()
+        .network
+    )
     with torch.no_grad():
         torch.testing.assert_close(avg.backbone(image), avg.backbone(moved), rtol=1e-3, atol=1e-5)
         a, b = grid.grid(grid.backbone, image), grid.grid(grid.backbone, moved)
@@ -168,7 +178,7 @@ def test_slowfast_is_the_hub_network_by_name_shape_and_output():
     from pytorchvideo.models.hub import slowfast_r50
 
     hub = warm(slowfast_r50()).eval()
-    model = build("slowfast", 400, 32, (224, 224), depth=50, alpha=4).eval()
+    model = build_classifier("slowfast", 400, 32, (224, 224), depth=50, alpha=4).eval()
     assert sum(p.numel() for p in model.parameters()) == 34_566_488
     assert [(n, p.shape) for n, p in model.network.body.state_dict().items()] == [
         (n, p.shape) for n, p in hub.state_dict().items()
@@ -183,6 +193,6 @@ def test_slowfast_is_the_hub_network_by_name_shape_and_output():
 
 
 def test_slowfast_refuses_a_clip_that_alpha_does_not_divide():
-    model = build("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4)
+    model = build_classifier("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4)
     with pytest.raises(ValueError, match="10 frames with alpha 4"):
         model(torch.zeros(1, 3, 10, 64, 64, dtype=torch.uint8))

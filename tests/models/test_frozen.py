@@ -11,7 +11,7 @@ import torch
 from weights_files import accounted, frame, make, saved
 
 from dfdc_video.models.aggregator import QUANTILES, in_canonical_order, order_statistics
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.weights.load import load_weights
 
 FROZEN = [
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def of(name, settings, num_classes=2):
     torch.manual_seed(0)
-    return build(name, num_classes, 6, (64, 64), **settings)
+    return build_classifier(name, num_classes, 6, (64, 64), **settings)
 
 
 def clip(batch=2, num_frames=6, seed=0):

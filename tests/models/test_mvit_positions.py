@@ -6,7 +6,7 @@ import pytest
 import torch
 from weights_files import saved
 
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.weights.load import load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -15,7 +15,7 @@ PREFIX = "network.body.cls_positional_encoding.pos_embed_"
 
 
 def mvit(num_frames, size):
-    model = build("mvit", 2, num_frames, size, depth=3, width=16, stages=(1,)).eval()
+    model = build_classifier("mvit", 2, num_frames, size, depth=3, width=16, stages=(1,)).eval()
     for name, tensor in model.state_dict().items():
         if "pos_embed" in name:
             tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))

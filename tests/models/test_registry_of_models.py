@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.mask import add_mask_head, logits_and_masks
 from dfdc_video.models.summary import fvcore_flops, summarise
 from dfdc_video.registry import MODELS, settings_of, top_level
@@ -118,7 +118,7 @@ def frames(batch=2, num_frames=8, size=(64, 64), seed=0):
 
 def small(name, settings, num_frames=8, size=(64, 64), num_classes=2):
     torch.manual_seed(0)
-    return build(name, num_classes, num_frames, size, **settings)
+    return build_classifier(name, num_classes, num_frames, size, **settings)
 
 
 def test_every_registered_model_is_tested():
@@ -181,7 +181,7 @@ def test_batch_of_one_in_training(name, settings):
 def test_state_dict_round_trip(name, settings):
     first, clip = small(name, settings).eval(), frames()
     torch.manual_seed(1)
-    second = build(name, 2, 8, (64, 64), **settings).eval()
+    second = build_classifier(name, 2, 8, (64, 64), **settings).eval()
     with torch.no_grad():
         assert not torch.equal(first(clip), second(clip))
         second.load_state_dict(first.state_dict())
@@ -373,7 +373,9 @@ def test_config_builds_and_sets_only_known_settings(path):
     assert set(clip) <= {"NUM_FRAMES", "STRIDE_FRAMES", "STRIDE_SECONDS", "HEIGHT", "WIDTH"}
     assert clip.get("STRIDE_FRAMES", 0) > 0 or clip["STRIDE_SECONDS"] == pytest.approx(1 / 15, abs=1e-4)
     with torch.device("meta"):
-        model = build(name, 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **settings).eval()
+        model = build_classifier(
+            name, 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **settings
+        ).eval()
         logits = model(torch.zeros(1, *model.clip_shape, dtype=torch.uint8))
     assert logits.shape == (1, 2)
     assert ("CLIP" in config) != path.stem.endswith("_small")
@@ -390,7 +392,7 @@ def test_the_four_families_have_small_and_full_configs():
 def test_unknown_setting_is_answered_with_the_nearest(name):
     known = next(iter(settings_of(MODELS.get(name))))
     with pytest.raises(ValueError, match=f"has no setting '{known}x'; did you mean .*{known}"):
-        build(name, 2, 8, (64, 64), **{known + "x": 1})
+        build_classifier(name, 2, 8, (64, 64), **{known + "x": 1})
 
 
 @pytest.mark.parametrize(
@@ -430,7 +432,7 @@ def test_unknown_setting_is_answered_with_the_nearest(name):
 )
 def test_settings_that_cannot_work(name, settings, message):
     with pytest.raises(ValueError, match=message):
-        build(name, 2, 8, (64, 64), **settings)
+        build_classifier(name, 2, 8, (64, 64), **settings)
 
 
 def test_pretrained_without_network_says_what_to_fetch(monkeypatch):
@@ -440,4 +442,4 @@ def test_pretrained_without_network_says_what_to_fetch(monkeypatch):
     monkeypatch.setenv("HF_HOME", "/nonexistent")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "/nonexistent")
     with pytest.raises(ValueError, match="huggingface.co/timm/test_resnet.*MODEL.INIT_FROM"):
-        build("frame", 2, 8, (64, 64), backbone="test_resnet", pretrained=True)
+        build_classifier("frame", 2, 8, (64, 64), backbone="test_resnet", pretrained=True)

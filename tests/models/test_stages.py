@@ -7,8 +7,8 @@ import timm
 import torch
 import yaml
 
-from dfdc_video.models.classifier import build
-from dfdc_video.models.stages import stage_parameters
+from dfdc_video.models.classifier import build_classifier
+from dfdc_video.models.stages import group_by_stage
 from dfdc_video.registry import MODELS, top_level
 
 CONFIGS = sorted((top_level("configs") / "model").glob("*.yaml"))
@@ -20,8 +20,10 @@ def test_every_parameter_of_every_configured_model_is_in_one_stage(path):
     section = {k.lower(): v for k, v in config["MODEL"].items()}
     clip = config.get("CLIP", {"NUM_FRAMES": 16, "HEIGHT": 64, "WIDTH": 64})
     with torch.device("meta"):
-        model = build(section.pop("name"), 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **section)
-    stages = model.stages()
+        model = build_classifier(
+            section.pop("name"), 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **section
+        )
+    stages = model.parameters_by_stage()
     assert sorted(name for names in stages.values() for name in names) == sorted(
         name for name, _ in model.named_parameters()
     )
@@ -58,7 +60,7 @@ def test_stages_of_timm_backbones(backbone, expected):
     with torch.device("meta"):
         network = timm.create_model(backbone)
     names = [f"network.backbone.{name}" for name, _ in network.named_parameters()]
-    stages = stage_parameters(names, heads=(f"network.backbone.{network.pretrained_cfg['classifier']}",))
+    stages = group_by_stage(names, heads=(f"network.backbone.{network.pretrained_cfg['classifier']}",))
     assert list(stages) == expected.split()
     assert sorted(n for group in stages.values() for n in group) == sorted(names)
 
@@ -70,12 +72,12 @@ def test_parts_beside_the_backbone_and_blocks_without_a_stem():
         "network.body.blocks.6.pool.w",
         "network.body.blocks.6.proj.w",
     ]
-    assert stage_parameters(names, heads=("network.body.blocks.6.proj",)) == {
+    assert group_by_stage(names, heads=("network.body.blocks.6.proj",)) == {
         "stem": names[:1],
         "blocks.1": names[1:2],
         "blocks.6": names[2:3],
         "head": names[3:],
     }
     names = ["network.rnn.w", "network.head.0.w", "network.head.2.w", "network.header.w"]
-    stages = stage_parameters(names, heads=("network.head.2",))
+    stages = group_by_stage(names, heads=("network.head.2",))
     assert stages == {"rnn": names[:1], "neck": names[1:2], "header": names[3:], "head": names[2:3]}

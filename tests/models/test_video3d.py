@@ -8,7 +8,7 @@ import yaml
 from pytorchvideo.models import hub
 from torch import nn
 
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.summary import describe, source_of, summarise
 from dfdc_video.models.weights.load import load_weights
 from dfdc_video.registry import top_level
@@ -57,7 +57,7 @@ def test_every_network_names_its_paper():
 
 
 def test_a_summary_leaves_the_model_as_it_is():
-    model = build("slow", 2, 8, (64, 64), width=8).train()
+    model = build_classifier("slow", 2, 8, (64, 64), width=8).train()
     model.network.body.blocks[0].requires_grad_(False)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     cost = summarise(model)
@@ -105,7 +105,7 @@ def test_weights_of_the_zoo_give_the_outputs_of_the_zoo(name, tmp_path):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.running_var, 1.0, 2.0)
     torch.save({"model_state": reference.state_dict()}, tmp_path / "zoo.pyth")
-    model = build(name, 5, num_frames, (pixels, pixels), **ours).eval()
+    model = build_classifier(name, 5, num_frames, (pixels, pixels), **ours).eval()
     report = load_weights(model, tmp_path / "zoo.pyth", keep_head=True)
     assert len(report.matched) == len(reference.state_dict()) and not report.left_out and not report.missing
     frames = torch.randint(0, 256, (1, 3, num_frames, pixels, pixels), dtype=torch.uint8)
@@ -126,7 +126,7 @@ def test_weights_of_the_zoos_slowfast_r101(tmp_path):
     path = top_level("configs") / "model" / "slowfast_r101_8x8.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     settings = {k.lower(): v for k, v in config["MODEL"].items() if k != "NAME"}
-    model = build("slowfast", 5, 32, (224, 224), **settings, width=16).eval()
+    model = build_classifier("slowfast", 5, 32, (224, 224), **settings, width=16).eval()
     report = load_weights(model, tmp_path / "zoo.pyth", keep_head=True)
     assert len(report.matched) == len(reference.state_dict())
     frames = torch.randint(0, 256, (1, 3, 32, 224, 224), dtype=torch.uint8)
@@ -139,7 +139,7 @@ def test_weights_of_the_zoos_slowfast_r101(tmp_path):
 def test_weights_of_the_zoo_for_two_classes(name, tmp_path):
     ours = {**TWINS[name][2], **({"depth": 50} if name == "csn" else {})}
     torch.manual_seed(0)
-    source, target = (build(name, classes, 8, (64, 64), **ours) for classes in (400, 2))
+    source, target = (build_classifier(name, classes, 8, (64, 64), **ours) for classes in (400, 2))
     torch.save({"model_state": source.network.body.state_dict()}, tmp_path / "zoo.pyth")
     report = load_weights(target, tmp_path / "zoo.pyth")
     head = target.head_names[0]
@@ -151,13 +151,13 @@ def test_weights_of_the_zoo_for_two_classes(name, tmp_path):
 @pytest.mark.parametrize("name", ["c2d", "i3d"])
 def test_pairs_of_frames_are_pooled(name):
     with pytest.raises(ValueError, match="a clip of 1 frames.* at least 2"):
-        build(name, 2, 1, (64, 64), width=8)
+        build_classifier(name, 2, 1, (64, 64), width=8)
     with pytest.raises(ValueError, match="a clip of 1 frames.* at least 2"):
-        build(name, 2, 8, (64, 64), width=8)(torch.zeros(1, 3, 1, 64, 64, dtype=torch.uint8))
+        build_classifier(name, 2, 8, (64, 64), width=8)(torch.zeros(1, 3, 1, 64, 64, dtype=torch.uint8))
 
 
 def test_c2d_without_pooling_is_its_frames_averaged():
-    model = build("c2d", 2, 4, (64, 64), width=8, pool_time=False).eval()
+    model = build_classifier("c2d", 2, 4, (64, 64), width=8, pool_time=False).eval()
     clip = torch.randint(0, 256, (1, 3, 4, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -168,14 +168,14 @@ def test_c2d_without_pooling_is_its_frames_averaged():
 @pytest.mark.parametrize(("num_frames", "size"), [(7, (64, 64)), (8, (66, 64)), (8, (64, 2))])
 def test_mvit_takes_whole_tokens(num_frames, size):
     with pytest.raises(ValueError, match=r"expected multiples of \(2, 4, 4\)"):
-        build("mvit", 2, num_frames, size)
+        build_classifier("mvit", 2, num_frames, size)
 
 
 @pytest.mark.parametrize("name", sorted(TWINS))
 def test_the_cam_layer_sees_every_place_and_gets_a_gradient_there(name):
     """A heat map needs both; behind MViT's last block only the class token would get one."""
     ours = {**TWINS[name][2], **({"depth": 50} if name == "csn" else {})}
-    model = build(name, 2, 8, (64, 64), **ours).eval()
+    model = build_classifier(name, 2, 8, (64, 64), **ours).eval()
     kept = []
     model.get_submodule(model.cam_layer).register_forward_hook(
         lambda module, given, output: kept.append(output)

@@ -10,7 +10,7 @@ from dfdc_video.cli import main
 from dfdc_video.config import config_hash, resolve
 from dfdc_video.registry import EXPERIMENTS
 from dfdc_video.runs.experiment import Experiment, launch, split_settings
-from dfdc_video.runs.run import build_rates, train
+from dfdc_video.runs.run import build_lr_schedule, train
 
 QUICK = (
     "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 TRAIN.BATCH_SIZE 4 "
@@ -136,7 +136,7 @@ def test_transfer_has_two_starts_at_three_rates(name, tmp_path, prepared_root):
         cfg = resolve(experiment.base, arm=settings)
         start = "w.ckpt" if arm.startswith("pretrained") else ""
         assert start == cfg.MODEL.INIT_FROM
-        rates = build_rates(cfg, 10), build_rates(plain, 10)
+        rates = build_lr_schedule(cfg, 10), build_lr_schedule(plain, 10)
         scale = {"x1": 1.0, "div10": 0.1, "div100": 0.01}[arm.split("_")[1]]
         assert [rates[0](step) for step in (0, 20, 65)] == pytest.approx(
             [scale * rates[1](step) for step in (0, 20, 65)]

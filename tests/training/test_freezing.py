@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.registry import FREEZING, OPTIMIZERS, settings_of
 from dfdc_video.training.freezing import Freezer, Layout, kernel_kind, parameter_table
 
@@ -27,7 +27,7 @@ SETTINGS = {
 
 def small(name="frame"):
     torch.manual_seed(0)
-    return build(name, 2, 4, (32, 32), **MODELS[name])
+    return build_classifier(name, 2, 4, (32, 32), **MODELS[name])
 
 
 def policy(name, model, *, total_steps=40, steps_per_epoch=10, **settings):
@@ -41,7 +41,7 @@ def trainable(model):
 
 
 def of(model, *stages):
-    return {name for stage in stages for name in model.stages()[stage]}
+    return {name for stage in stages for name in model.parameters_by_stage()[stage]}
 
 
 def everything(model):
@@ -124,7 +124,7 @@ def test_gradual_goes_from_the_head_to_the_stem_by_steps_or_by_epochs():
         4: ["head"],
         5: ["head", "layer4"],
         10: ["head", "layer4", "layer3"],
-        25: list(model.stages()),
+        25: list(model.parameters_by_stage()),
     }.items():
         freezer.apply(step)
         assert trainable(model) == of(model, *stages), step
@@ -133,7 +133,7 @@ def test_gradual_goes_from_the_head_to_the_stem_by_steps_or_by_epochs():
         4: ["head"],
         5: ["head", "layer4"],
         19: ["head", "layer4"],
-        20: list(model.stages()),
+        20: list(model.parameters_by_stage()),
     }.items():
         freezer.apply(step)
         assert trainable(model) == of(model, *stages), step
@@ -152,7 +152,7 @@ def test_norm_only_trains_scales_shifts_and_the_head():
 
 
 def test_frozen_takes_stages_their_common_name_and_parameter_prefixes():
-    stages = small("efficientnet3d").stages()
+    stages = small("efficientnet3d").parameters_by_stage()
     for names, still in (
         ("stem, blocks.1", {*stages["stem"], *stages["blocks.1"]}),
         ("blocks", {name for stage in stages if stage.startswith("blocks") for name in stages[stage]}),
@@ -248,7 +248,7 @@ def test_refusals_say_what_is_wrong(rule, name, settings, message):
 def test_a_phase_in_which_nothing_trains_is_refused():
     model = small()
     with pytest.raises(ValueError, match="nothing would train"):
-        Freezer(model, policy("frozen", model, names=",".join(model.stages())))
+        Freezer(model, policy("frozen", model, names=",".join(model.parameters_by_stage())))
 
 
 def test_a_model_without_norms_is_refused_by_norm_only():
@@ -268,18 +268,21 @@ def test_the_table_says_what_trains_when_and_how_fast():
     model = small()
     sizes = {n: p.numel() for n, p in model.named_parameters()}
     text = parameter_table(
-        model.stages(), sizes, policy("gradual", model, epochs=(1, 2)), {"stem": 0.1, "head": 10.0}
+        model.parameters_by_stage(),
+        sizes,
+        policy("gradual", model, epochs=(1, 2)),
+        {"stem": 0.1, "head": 10.0},
     )
     rows = {line.split()[0]: line.split() for line in text.splitlines() if not line.startswith("phase")}
-    assert list(rows) == ["stage", *model.stages(), "sum"]
+    assert list(rows) == ["stage", *model.parameters_by_stage(), "sum"]
     assert rows["stem"][2:] == ["0", "x", "0.1", "3"] and rows["layer4"][2:] == ["0", "x", "1", "2,", "3"]
-    head = sum(sizes[n] for n in model.stages()["head"])
+    head = sum(sizes[n] for n in model.parameters_by_stage()["head"])
     assert rows["head"][1:] == [f"{head:,}", f"{head:,}", "x", "10", "all"]
     assert rows["sum"][1:] == [f"{sum(sizes.values()):,}", f"{head:,}"]
     assert [line for line in text.splitlines() if line.startswith("phase 2")] == [
         "phase 2: from step 10: layer4 too"
     ]
-    text = parameter_table(model.stages(), sizes, policy("frozen", model, names="stem"), {})
+    text = parameter_table(model.parameters_by_stage(), sizes, policy("frozen", model, names="stem"), {})
     assert text.splitlines()[1].split()[-1] == "never"
-    text = parameter_table(model.stages(), sizes, policy("norm_only", model), {})
+    text = parameter_table(model.parameters_by_stage(), sizes, policy("norm_only", model), {})
     assert text.splitlines()[2].endswith("1 (part)")

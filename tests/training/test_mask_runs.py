@@ -82,7 +82,9 @@ def test_a_masked_checkpoint_starts_a_plain_model_and_the_other_way_round(finish
 
 def test_the_head_trains_with_the_head(masked_config):
     model = build_model(masked_config(), 2)
-    assert {"mask_head.projection.weight", "network.backbone.fc.weight"} <= set(model.stages()["head"])
+    assert {"mask_head.projection.weight", "network.backbone.fc.weight"} <= set(
+        model.parameters_by_stage()["head"]
+    )
 
 
 def test_what_cannot_have_a_mask_head_is_refused_before_anything_is_made(masked_config, tmp_path):
@@ -140,11 +142,13 @@ def test_weights_of_a_model_do_not_depend_on_its_mask_head(masked_config):
 
 
 def test_the_other_program_gets_the_network_without_the_mask_head(tmp_path):
-    from dfdc_video.models.classifier import build
+    from dfdc_video.models.classifier import build_classifier
     from dfdc_video.models.weights.write import save_pyslowfast
 
-    model = add_mask_head(build("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4, beta_inv=4))
+    model = add_mask_head(
+        build_classifier("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4, beta_inv=4)
+    )
     saved = torch.load(save_pyslowfast(model, tmp_path / "a.pyth"), weights_only=True)["model_state"]
     assert not any("mask" in name for name in saved) and "head.projection.weight" in saved
-    plain = build("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4, beta_inv=4)
+    plain = build_classifier("slowfast", 2, 8, (64, 64), depth=18, width=16, alpha=4, beta_inv=4)
     assert not load_weights(plain, tmp_path / "a.pyth", keep_head=True).missing

@@ -19,7 +19,7 @@ def rates(**kwargs):
         epochs=10,
         steps_per_epoch=5,
     )
-    return LRSchedule.build(**base | kwargs)
+    return LRSchedule.from_epochs(**base | kwargs)
 
 
 def test_warm_up_then_shape():

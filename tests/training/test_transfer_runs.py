@@ -89,10 +89,10 @@ def test_frozen_stages_leave_a_run_as_they_came_and_the_folder_says_so(small_con
     assert rows["stem"][-1] == "never" and rows["head"][3:5] == ["x", "10"]
     assert table.strip() in caplog.text
     start, end = build_model(cfg, 2), state(tmp_path / "run")["state_dict"]
-    stem = tuple({n.rpartition(".")[0] for n in start.stages()["stem"]})
+    stem = tuple({n.rpartition(".")[0] for n in start.parameters_by_stage()["stem"]})
     kept = {n for n, t in start.state_dict().items() if torch.equal(t, end[f"model.{n}"])}
     assert {n for n in start.state_dict() if n.startswith(stem)} <= kept, "weights and running statistics"
-    assert not kept & set(start.stages()["head"])
+    assert not kept & set(start.parameters_by_stage()["head"])
 
 
 def test_policies_and_rates_that_do_not_suit_the_run_leave_no_folder(small_config, tmp_path):

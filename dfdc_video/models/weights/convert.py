@@ -28,10 +28,10 @@ SHORTCUT_NORM = re.compile(r"(s\d+\.pathway\d+_res\d+)\.branch1_bn\.")
 
 
 @runtime_checkable
-class FitsPositions(Protocol):
+class InterpolatesPositions(Protocol):
     """A network whose position embeddings can be interpolated: `mvit`."""
 
-    def fit_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]: ...
+    def interpolate_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]: ...
 
 
 @dataclass
@@ -52,15 +52,15 @@ def to_our_names(
     """Name the tensors of a file as `model` does, our own names pass unchanged; position embeddings are
     interpolated to the model's size.
     """
-    result = _renamed(model, state, source, keep_head=keep_head)
-    if isinstance(model.network, FitsPositions):
-        result.notes.extend(model.network.fit_positions(result.state, "network."))
+    result = _renamed_by_source(model, state, source, keep_head=keep_head)
+    if isinstance(model.network, InterpolatesPositions):
+        result.notes.extend(model.network.interpolate_positions(result.state, "network."))
     else:
-        _fit_timm_positions(model, result)
+        _interpolate_timm_positions(model, result)
     return result
 
 
-def _fit_timm_positions(model: VideoClassifier, result: Converted) -> None:
+def _interpolate_timm_positions(model: VideoClassifier, result: Converted) -> None:
     """Position embeddings of timm's vision transformers for images of another size, as timm interpolates
     them: bicubic, from a square.
     """
@@ -85,7 +85,7 @@ def _fit_timm_positions(model: VideoClassifier, result: Converted) -> None:
         )
 
 
-def _renamed(
+def _renamed_by_source(
     model: VideoClassifier, state: dict[str, torch.Tensor], source: str, *, keep_head: bool
 ) -> Converted:
     if source == CAFFE2:
@@ -123,21 +123,14 @@ def _fold_shortcut_norms(result: Converted, ours: dict[str, str]) -> None:
     other branch ends in: the sum of the two branches is what it was.
     """
     state = result.state
-    for block in sorted(
-        {found[1] for name in state if name not in ours and (found := SHORTCUT_NORM.match(name))}
-    ):
-        conv, other = (ours.get(f"{block}.{name}") for name in ("branch1.weight", "branch2.c_bn.bias"))
-        norm = {
-            leaf: state.get(f"{block}.branch1_bn.{leaf}")
-            for leaf in ("weight", "bias", "running_mean", "running_var")
-        }
-        if (
-            conv not in state
-            or other not in state
-            or any(t is None or t.shape != norm["bias"].shape for t in norm.values())
-        ):  # type: ignore[union-attr]
+    nameless = (SHORTCUT_NORM.match(name) for name in state if name not in ours)
+    for block in sorted({found[1] for found in nameless if found}):
+        conv, other = (ours.get(f"{block}.{name}", "") for name in ("branch1.weight", "branch2.c_bn.bias"))
+        leaves = ("weight", "bias", "running_mean", "running_var")
+        norm = [state[name] for leaf in leaves if (name := f"{block}.branch1_bn.{leaf}") in state]
+        if conv not in state or other not in state or len(norm) < 4 or len({t.shape for t in norm}) > 1:
             continue  # stays unexplained
-        weight, bias, mean, var = (t.double() for t in norm.values())  # type: ignore[union-attr]
+        weight, bias, mean, var = (t.double() for t in norm)
         scale = weight / (var + PYSLOWFAST_EPS).sqrt()
         if len(scale) != len(state[conv]) or scale.shape != state[other].shape:
             continue

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import IO
 
+from dfdc_video.files import whole_file
 from dfdc_video.models.weights.from_timm import is_timm, timm_state
 
 SCHEMES = ("http", "https", "file")
@@ -100,18 +100,14 @@ def resolve_weights(url: str, *, sha256: str) -> Path:
             )
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with whole_file(target, shared=True) as temporary:
+        with temporary.open("wb") as file:
             found = _download(url, file, target)
         if found != sha256:
             raise ValueError(
-                f"{url} has the SHA-256 {found}, expected {sha256}: not kept; check the hash, or fetch "
+                f"{url} has the SHA-256 {found}, expected {sha256}: not kept; check the hash, or download "
                 "from the original source"
             )
-        os.replace(part, target)
-    finally:
-        Path(part).unlink(missing_ok=True)
     return target
 
 

@@ -61,7 +61,7 @@ EXPANDING = (
 PLAIN = (*SQUEEZE, ("bn1", "_bn1"), ("conv_pw", "_project_conv"), ("bn2", "_bn2"))
 
 
-def _renamed(rest: str, rules: Iterable[tuple[str, str]]) -> str | None:
+def _first_match(rest: str, rules: Iterable[tuple[str, str]]) -> str | None:
     for pattern, new in rules:
         if re.match(pattern + LEAF, rest):
             return re.sub("^" + pattern, new, rest)
@@ -89,15 +89,15 @@ def pyslowfast_names(zoo_names: Iterable[str]) -> dict[str, str]:
         stage, pathway = f"s{1 + numbers.index(int(number))}", pathway or "0"
         if kind.startswith("multipathway_fusion"):
             tail, where = (
-                _renamed(rest, ((r"conv_fast_to_slow\.", "conv_f2s."), (r"norm\.", "bn."))),
+                _first_match(rest, ((r"conv_fast_to_slow\.", "conv_f2s."), (r"norm\.", "bn."))),
                 f"{stage}_fuse.",
             )
         elif block is not None:
-            tail, where = _renamed(rest, RESIDUAL), f"{stage}.pathway{pathway}_res{block}."
+            tail, where = _first_match(rest, RESIDUAL), f"{stage}.pathway{pathway}_res{block}."
         elif int(number) == numbers[0]:
-            tail, where = _renamed(rest, STEM), f"{stage}.pathway{pathway}_stem."
+            tail, where = _first_match(rest, STEM), f"{stage}.pathway{pathway}_stem."
         else:
-            tail, where = _renamed(rest, HEAD), "head."
+            tail, where = _first_match(rest, HEAD), "head."
         if tail is not None:
             result[name] = where + tail
     return result

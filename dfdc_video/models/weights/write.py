@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from dfdc_video.files import whole_file
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.weights.convert import PYSLOWFAST_EPS, ZOO_PREFIX, inner_names
 from dfdc_video.models.weights.names import pyslowfast_names
@@ -43,7 +44,6 @@ def save_pyslowfast(model: VideoClassifier, path: str | Path) -> Path:
             theirs[f"{norm}num_batches_tracked"] = torch.tensor(0)
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    torch.save({"model_state": theirs}, temporary)
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        torch.save({"model_state": theirs}, temporary)
     return path

@@ -242,11 +242,11 @@ def test_an_answer_of_any_kind_is_a_network():
 
 def test_a_checkpoint_of_ours_for_images_of_another_size(tmp_path):
     """Position embeddings in a file with our names; the rest of the network does not depend on the size."""
-    from dfdc_video.models.classifier import build
+    from dfdc_video.models.classifier import build_classifier
 
     source, target = (
         make("frame", backbone="test_vit"),
-        build("frame", 2, 8, (96, 64), backbone="test_vit").eval(),
+        build_classifier("frame", 2, 8, (96, 64), backbone="test_vit").eval(),
     )
     report = load_weights(target, saved(tmp_path, source.state_dict()), keep_head=True)
     assert report.notes == ["position embeddings interpolated from 4 x 4 to 6 x 4 patches"]

@@ -16,7 +16,7 @@ from pyslowfast_shapes import fill, pyslowfast_resnet, pyslowfast_slowfast, pysl
 from weights_files import SLOWFAST, caffe2_blobs, caffe2_file, frame, make, moved, saved
 
 from dfdc_video import build_model
-from dfdc_video.models.classifier import build
+from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.weights.load import load_weights
 from dfdc_video.models.weights.names import caffe2_names, efficientnet_names, pyslowfast_names
 from dfdc_video.models.weights.write import save_pyslowfast
@@ -208,7 +208,9 @@ def test_every_network_is_loaded_by_pyslowfast_s_names_and_by_caffe2_s(tmp_path,
         ].items()
     }
     kind = settings.pop("name")
-    first, second = (build(kind, 400, 32, (64, 64), **{**settings, "width": NARROW}) for _ in range(2))
+    first, second = (
+        build_classifier(kind, 400, 32, (64, 64), **{**settings, "width": NARROW}) for _ in range(2)
+    )
     report = load_weights(first, tmp_path / "weights.pyth", keep_head=True)
     assert (
         len(report.matched) == len(state) == len(first.state_dict())
