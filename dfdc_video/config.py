@@ -232,8 +232,14 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
 
 
 def keyword_arguments(function: Callable[..., Any], pairs: Sequence[str]) -> Tree:
-    """KEY VALUE pairs as keyword arguments of a function that is no component, checked against its signature."""
-    given = {k.lower(): v for k, v in parse_overrides(pairs).items()}
+    """KEY VALUE pairs as keyword arguments of a function, checked against its signature."""
+    return check_arguments(function, {k.lower(): v for k, v in parse_overrides(pairs).items()})
+
+
+def check_arguments(function: Callable[..., Any], given: Tree) -> Tree:
+    """`given` as keyword arguments of a function: known names, and values of the annotated types (lists become
+    tuples). ValueError otherwise.
+    """
     allowed = {k: (p.default, t) for k, (p, t) in _settings(function).items()}
     filled = _fill(function.__name__, given, allowed, owner="")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in filled.items() if k in given}
@@ -244,13 +250,13 @@ def complete(tree: Tree) -> CfgNode:
     for section in tree:
         if section not in SECTIONS:
             raise ValueError(f"unknown section '{section}'; {nearest(section, SECTIONS)}")
-    full: Tree = {"SEED": _typed("SEED", tree.get("SEED", 0), int)}
+    full: Tree = {"SEED": typed("SEED", tree.get("SEED", 0), int)}
     for section, (registry, default_name) in COMPONENTS.items():
         given = _section(tree, section)
         name = given.pop("NAME", default_name)
         if not name:
             raise ValueError(f"{section}.NAME is missing; known: {', '.join(registry.names())}")
-        component = registry.get(_typed(f"{section}.NAME", name, str))
+        component = registry.get(typed(f"{section}.NAME", name, str))
         allowed = {k.upper(): (p.default, t) for k, (p, t) in _settings(component).items()}
         shared = {k: (v, type(v)) for k, v in SHARED.get(section, {}).items()}
         full[section] = {"NAME": name, **_fill(section, given, {**shared, **allowed}, owner=name)}
@@ -290,7 +296,7 @@ def _fill(section: str, given: Tree, allowed: dict[str, tuple[Any, Any]], *, own
         # a tuple is a list here, as it is after a round trip through YAML: the hash of a config must not tell
         # them apart
         result[key] = (
-            _typed(f"{section}.{key}", given[key], kind)
+            typed(f"{section}.{key}", given[key], kind)
             if key in given
             else list(default)
             if isinstance(default, tuple)
@@ -299,7 +305,7 @@ def _fill(section: str, given: Tree, allowed: dict[str, tuple[Any, Any]], *, own
     return result
 
 
-def _typed(key: str, value: Any, kind: Any) -> Any:
+def typed(key: str, value: Any, kind: Any) -> Any:
     """The value as the annotated type, or a ValueError. An int serves as float, and '1e-3', which YAML takes
     for text, too.
     """
@@ -309,7 +315,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         for option in args:
             try:
-                return _typed(key, value, option)
+                return typed(key, value, option)
             except ValueError:
                 continue
     elif kind is type(None) and value is None:
@@ -317,7 +323,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     elif origin in (tuple, list) and isinstance(value, list | tuple):
         fixed = origin is tuple and Ellipsis not in args
         if not fixed or len(value) == len(args):
-            return [_typed(f"{key}[{i}]", v, args[i] if fixed else args[0]) for i, v in enumerate(value)]
+            return [typed(f"{key}[{i}]", v, args[i] if fixed else args[0]) for i, v in enumerate(value)]
     elif kind is float and not isinstance(value, bool):
         try:
             return float(value)
