@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from pebble import ProcessPool
 from PIL import Image
-from test_video import i420, rotate_in_place
+from video_files import i420, rotate_in_place
 
 import dfdc_video.faces.extract as module
 import dfdc_video.faces.scan as scanning

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import struct
 from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
+from video_files import i420, rotate_in_place
 
 from dfdc_video.media.reader import UnreadableVideo, iter_frames, iter_luma, iter_pictures, probe, read_frames
 from dfdc_video.media.writer import PlaneScaler, VideoWriter
@@ -40,16 +40,6 @@ def write(path, frames, *, fps=25, times=None, crf=4, options=None):
 
 def number_of(frames: np.ndarray) -> list[int]:
     return [round((float(f[-8:, -8:].mean()) - 20) / 8) for f in frames]
-
-
-def rotate_in_place(path, matrix):
-    """Write another display matrix into the track header of an MP4."""
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40
-    data[at : at + 36] = struct.pack(
-        ">9i", *(int(v * (1 << (30 if i % 3 == 2 else 16))) for i, v in enumerate(matrix))
-    )
-    path.write_bytes(data)
 
 
 def test_writer_and_probe_agree(tmp_path):
@@ -231,10 +221,6 @@ def write_as(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
-
-
-def i420(planes) -> np.ndarray:
-    return np.concatenate([p.ravel() for p in planes]).reshape(-1, planes[0].shape[1])
 
 
 @pytest.mark.parametrize(

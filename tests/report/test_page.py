@@ -2,65 +2,11 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
-
 import pytest
+from html_pages import PageReader
 
 from dfdc_video.evaluation.compare import compare
 from dfdc_video.report.page import write_page
-
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-class Reader(HTMLParser):
-    """Checks that tags are balanced; gathers text, tables, ids, references and headings."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.tables: list[list[list[str]]] = []
-        self.headings: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.scripts = 0
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.stack == []
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.scripts += tag == "script"
-        self.ids += [attributes["id"]] if "id" in attributes else []
-        self.references += [
-            v for k, v in attributes.items() if k in ("src", "href", "xlink:href", "action", "data") and v
-        ]
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        elif tag == "h2":
-            self.headings.append("")
-        if tag not in VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.stack.pop()
-
-    def handle_endtag(self, tag):
-        assert self.stack and self.stack[-1] == tag, (tag, self.stack[-3:], self.getpos())
-        self.stack.pop()
-
-    def handle_data(self, data):
-        self.words.append(data)
-        if {"td", "th"} & set(self.stack) and self.tables and self.tables[-1]:
-            self.tables[-1][-1][-1] += data
-        if "h2" in self.stack:
-            self.headings[-1] += data
 
 
 @pytest.fixture
@@ -76,7 +22,7 @@ def page(comparison, tmp_path):
 
 
 def test_page_stands_alone(page, tmp_path):
-    reader = Reader(page)
+    reader = PageReader(page)
     assert len(page.encode()) < 1_500_000
     assert reader.scripts == 0 and "@import" not in page and "http://" not in page and "https://" not in page
     assert all(reference.startswith("#") for reference in reader.references)
@@ -86,7 +32,7 @@ def test_page_stands_alone(page, tmp_path):
 
 
 def test_order_of_sections_and_escaping(page):
-    reader = Reader(page)
+    reader = PageReader(page)
     expected = [
         "Results",
         "Difference to frame",
@@ -103,7 +49,7 @@ def test_order_of_sections_and_escaping(page):
 
 
 def test_table_says_what_the_comparison_says(page, comparison):
-    results, differences, coverage, *worst, made = Reader(page).tables
+    results, differences, coverage, *worst, made = PageReader(page).tables
     assert [cell.split(" ↑")[0].split(" ↓")[0] for cell in results[0]] == [
         "run", "AUC", "log loss", "accuracy", "AP", "EER", "AUC spatial", "AUC temporal",
     ]  # fmt: skip
@@ -138,7 +84,7 @@ def test_only_differences_beyond_zero_are_marked(page, comparison):
 
 
 def test_provenance_is_told(page):
-    text = " ".join(Reader(page).words)
+    text = " ".join(PageReader(page).words)
     for word in (
         "0123456789ab",
         "c0ffee",
@@ -156,7 +102,7 @@ def test_seeds_show_their_mean_and_deviation(runs, tmp_path):
     entries = [{"experiment": "question", "arm": "frame", "seed": seed} for seed in range(3)]
     paths = [runs.write(tmp_path / f"r{e['seed']}", report=e, seed=e["seed"], strength=0.5) for e in entries]
     comparison = compare(paths, num_samples=50)
-    reader = Reader(write_page(tmp_path / "report.html", comparison).read_text(encoding="utf-8"))
+    reader = PageReader(write_page(tmp_path / "report.html", comparison).read_text(encoding="utf-8"))
     row = comparison.rows[0]
     mean, sd = row.intervals["video/auc"].value, row.seed_sd["video/auc"]
     assert (
@@ -168,6 +114,6 @@ def test_seeds_show_their_mean_and_deviation(runs, tmp_path):
 
 
 def test_seven_classes_have_a_page_without_roc(seven_classes, tmp_path):
-    reader = Reader(write_page(tmp_path / "report.html", seven_classes).read_text(encoding="utf-8"))
+    reader = PageReader(write_page(tmp_path / "report.html", seven_classes).read_text(encoding="utf-8"))
     assert reader.headings == ["Results", "Top-k", "Coverage", "Worst scored videos", "How it was made"]
     assert reader.tables[0][0] == ["run", "log loss ↓", "top-1 ↑", "top-5 ↑"]

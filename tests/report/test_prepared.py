@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from test_page import Reader
+from html_pages import PageReader
 
 from dfdc_video.folders.prepared import Manifest
 from dfdc_video.report import prepared, sheets
@@ -123,7 +123,7 @@ def show(manifest, results, tmp_path):
 
 def test_page_stands_alone_and_is_the_same_for_the_same_tables(show, manifest, results):
     page = show()
-    reader = Reader(page)
+    reader = PageReader(page)
     assert (
         reader.scripts == 0
         and "@import" not in page
@@ -162,7 +162,7 @@ def test_counts_have_totals_and_shares(show, manifest):
     videos = manifest.videos.copy()
     videos.loc[videos["video_id"] == "train00marked", ["status", "method"]] = ["no_face", "other"]
     page = show({"missing_originals": 4}, manifest=replace(manifest, videos=videos))
-    classes, methods, statuses = (Reader(page).tables[n] for n in range(3))
+    classes, methods, statuses = (PageReader(page).tables[n] for n in range(3))
     assert classes[0] == ["class", "train", "val", "test", "all"]
     assert classes[1] == ["real", "350.0%", "150.0%", "150.0%", "550.0%"], (
         "a count and the share of its column"
@@ -183,7 +183,7 @@ def test_counts_have_totals_and_shares(show, manifest):
 
 
 def test_detection_by_face_size_is_of_detected_tracks(show, manifest):
-    table = next(t for t in Reader(show()).tables if t[0][0] == "face size in px")
+    table = next(t for t in PageReader(show()).tables if t[0][0] == "face size in px")
     own = manifest.tracks[manifest.tracks["video_id"].str.endswith("real")]
     sizes = np.array([np.reshape(b, (-1, 4))[0, 3] for b in own["boxes_px"]])
     expected = []
@@ -196,7 +196,7 @@ def test_detection_by_face_size_is_of_detected_tracks(show, manifest):
         )
         expected.append([f"{low}–{high}", str(len(rows)), rate, confidence])
     assert table[1:] == expected and sum(int(row[1]) for row in table[1:]) == 5
-    everything = next(t for t in Reader(show(results={})).tables if t[0][0] == "face size in px")
+    everything = next(t for t in PageReader(show(results={})).tables if t[0][0] == "face size in px")
     assert sum(int(row[1]) for row in everything[1:]) == 10, "without results every track counts as detected"
 
 
@@ -259,7 +259,7 @@ def test_a_fake_stands_beside_its_original(show, manifest):
 
 def test_quarantine_by_stage_and_kind(show):
     page = show()
-    table = next(t for t in Reader(page).tables if t[0][0] == "stage" and "kind" in t[0])
+    table = next(t for t in PageReader(page).tables if t[0][0] == "stage" and "kind" in t[0])
     assert table[1][:3] == ["decode", "unreadable", "4"] and table[2][:3] == ["clean", "exact duplicate", "1"]
     assert table[1][3] == "p/a.mp4: a.mp4 is emptyp/c.mp4: c.mp4 is emptyp/d.mp4: d.mp4 stops", (
         "the first three by path"
@@ -281,7 +281,7 @@ AUDIT = {
 
 def test_leaks_and_merged_sets_are_shown_loudly(show):
     page = show({"leak_audit": AUDIT})
-    table = next(t for t in Reader(page).tables if "verdict" in t[0])
+    table = next(t for t in PageReader(page).tables if "verdict" in t[0])
     assert table[0] == ["shared between splits", "verdict", "compared", "leaking", "videos", "first examples"]
     assert table[1][:5] == ["original", "none", "5", "0", "0"]
     assert table[2] == ["near duplicate", "leak", "7", "1,234", "3", "unit u <1>, splits train x, test y"]
@@ -296,9 +296,9 @@ def test_leaks_and_merged_sets_are_shown_loudly(show):
         and "Leaks were allowed: near duplicate." in page
         and "Merged: train+test." in page
     )
-    assert "allowed" in next(t for t in Reader(page).tables if "verdict" in t[0])[2]
+    assert "allowed" in next(t for t in PageReader(page).tables if "verdict" in t[0])[2]
     other = {"kind": {"units": 2, "videos": 5, "examples": ["a b"]}}
-    assert next(t for t in Reader(show({"leak_audit": other})).tables if "verdict" in t[0])[1] == [
+    assert next(t for t in PageReader(show({"leak_audit": other})).tables if "verdict" in t[0])[1] == [
         "kind",
         "leak",
         "2",
@@ -311,7 +311,7 @@ def test_leaks_and_merged_sets_are_shown_loudly(show):
 
 def test_time_per_stage_as_share_per_video_and_per_frame(show, results):
     results["val00marked"].pop("seconds")
-    table = next(t for t in Reader(show()).tables if "worker time" in t[0])
+    table = next(t for t in PageReader(show()).tables if "worker time" in t[0])
     assert table[1] == ["probe", "1.00 s", "10.0%", "111 ms", f"{1000 / (9 * 24):.2f} ms"], (
         "of the nine videos that have times"
     )
@@ -341,7 +341,7 @@ def test_no_name_injects_html(show, manifest):
         "seconds": {evil: 1.0},
     }
     page = show(entries, manifest=replace(manifest, videos=videos, tracks=tracks), quarantine=quarantine)
-    reader, pictures = Reader(page), Pictures(page)
+    reader, pictures = PageReader(page), Pictures(page)
     assert reader.scripts == 0 and "<script" not in page and "<img src=x" not in page
     assert not [name for name, _ in pictures.attributes if name.startswith("on")]
     assert any(evil in cell["tip"] for cell in pictures.sections["Originals and fakes"]), (
@@ -364,12 +364,18 @@ def test_a_broken_face_video_is_told_and_does_not_stop_the_page(show, manifest):
 def test_many_classes_and_tables_without_anything_else(show, manifest):
     videos = manifest.videos.assign(label=range(10), method="", source_id="")
     page = show(manifest=replace(manifest, videos=videos, summary={}), results={}, quarantine=QUARANTINE[:0])
-    assert [row[0] for row in Reader(page).tables[0]] == ["class", *(f"class {n}" for n in range(10)), "all"]
+    assert [row[0] for row in PageReader(page).tables[0]] == [
+        "class",
+        *(f"class {n}" for n in range(10)),
+        "all",
+    ]
     assert (
-        "No audit was made." in page and "Time" not in Reader(page).headings and "Prepared: data set" in page
+        "No audit was made." in page
+        and "Time" not in PageReader(page).headings
+        and "Prepared: data set" in page
     )
     nothing = replace(manifest, tracks=manifest.tracks[:0], videos=manifest.videos.assign(status="no_face"))
-    assert Reader(show(manifest=nothing)).tables[2][1][0] == "no_face"
+    assert PageReader(show(manifest=nothing)).tables[2][1][0] == "no_face"
 
 
 def test_the_page_does_not_grow_with_the_data_set(show, manifest, results):
@@ -400,7 +406,7 @@ def test_the_page_does_not_grow_with_the_data_set(show, manifest, results):
     ]
     page = show(manifest=many, results={}, quarantine=pd.DataFrame(refused))
     assert len(page) < 1_000_000
-    methods = Reader(page).tables[1]
+    methods = PageReader(page).tables[1]
     assert (
         len(methods) == prepared.MAX_LINES + 3 and methods[-2][0] == f"{2 * copies - prepared.MAX_LINES} more"
     )
