@@ -1,12 +1,12 @@
-"""Detection rate, false positives a frame and frames a second of every face detector, on scenes whose faces
-are known to the pixel.
+"""Detection rate, false positives per frame and frames per second of every face detector, on synthetic scenes
+with known boxes.
 
     dfdc-video bench detect [num_scenes 20] [seed 0] [footage VIDEO]
 
-Scenes are drawn: cluttered rooms of 1280x720 with people of the synthetic data set, near (a face of 20 to 45
-% of the frame's height), far (4 to 9 %) or nobody. A face's true box is that of its head's outline below the
-hair line. Detectors take turns on every frame in one spawned worker, so that what else the machine does falls
-on all of them, and see frames reduced to the side that they ask for.
+Scenes are cluttered rooms of 1280x720 with the people of the synthetic data set: near (a face takes 20 to 45
+% of the frame's height), far (4 to 9 %) or nobody. The true box of a face is that of the head's outline below
+the hair line. Detectors take turns on every frame in one spawned worker, so that other load on the machine
+affects all of them, and get frames reduced to the size that they ask for.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ import numpy as np
 from dfdc_video.faces.track import iou
 from dfdc_video.media.reader import iter_frames
 from dfdc_video.registry import BENCHMARKS, DETECTORS
-from dfdc_video.synthetic import draw
+from dfdc_video.synthetic.background import background
+from dfdc_video.synthetic.head import head_outline
+from dfdc_video.synthetic.person import Person
+from dfdc_video.synthetic.traits import sample_inner, sample_outer
 
 HEIGHT_PX, WIDTH_PX = 720, 1280
 # smallest and largest face in frame heights, people
 KINDS = {"near": (0.20, 0.45, 2), "far": (0.04, 0.09, 4), "nobody": (0.0, 0.0, 0)}
 HIT_IOU = 0.4
-EVERY = 5  # frames of the footage, as `prepare` looks at them
-# what the defaults are to be judged by: name, settings, and whether frames are reduced
+EVERY = 5  # of the footage, every 5th frame, as `prepare` does
+# variants that justify the defaults: name, settings, and whether frames are reduced
 VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "blazeface_full, frames not reduced": ("blazeface_full", {}, False),
     "tiled, frames not reduced": ("tiled", {}, False),
@@ -44,10 +47,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
 
 
 def room(rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) float32: a background of the synthetic data set with grain, patterned cloths, boxes and
-    balls, no face in it.
+    """(H, W, 3) float32: a background of the synthetic data set with patterned cloths, boxes and balls, but
+    without faces.
     """
-    image: np.ndarray = draw.background(rng, HEIGHT_PX, WIDTH_PX)
+    image: np.ndarray = background(rng, HEIGHT_PX, WIDTH_PX)
     for _ in range(int(rng.integers(6, 14))):
         width, height = (int(v) for v in rng.integers(20, 220, 2))
         x, y = int(rng.integers(WIDTH_PX - width)), int(rng.integers(HEIGHT_PX - height))
@@ -60,43 +63,29 @@ def room(rng: np.random.Generator) -> np.ndarray:
         elif kind == "box":
             cv2.rectangle(image, (x, y), (x + width, y + height), colour.tolist(), -1, cv2.LINE_AA)
         else:
-            cv2.ellipse(
-                image,
-                (x + width // 2, y + height // 2),
-                (width // 2, height // 2),
-                0,
-                0,
-                360,
-                colour.tolist(),
-                -1,
-                cv2.LINE_AA,
-            )
+            centre, axes = (x + width // 2, y + height // 2), (width // 2, height // 2)
+            cv2.ellipse(image, centre, axes, 0, 0, 360, colour.tolist(), -1, cv2.LINE_AA)
     return np.clip(image, 0, 255).astype(np.float32)
 
 
 def scene(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """One frame (H, W, 3) uint8 RGB and the true boxes (N, 4) of its faces; the same for the same arguments."""
+    """One frame (H, W, 3) uint8 RGB and the true boxes (N, 4) of its faces, a function of the arguments."""
     rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
     frame, boxes = room(rng), []
     low, high, people = KINDS[kind]
     places = rng.permutation(people)
     for n in range(people):
-        outer, inner = draw.people.sample_outer(rng), draw.people.sample_inner(rng)
+        outer, inner = sample_outer(rng), sample_inner(rng)
         tall_px = HEIGHT_PX * np.exp(rng.uniform(np.log(low), np.log(high)))
         unit_px = tall_px / (outer.aspect - outer.hairline)
         x = WIDTH_PX * (places[n] + rng.uniform(0.35, 0.65)) / people
         y = rng.uniform(1.6 * outer.aspect * unit_px, HEIGHT_PX - 1.5 * outer.aspect * unit_px)
         pose = {"size": 0.0, "blink": 0.0, "tilt": rng.normal(0, 4), "yaw": rng.normal(0, 0.05)}
-        person = draw.Person(outer, inner, unit_px=unit_px, light=(rng.uniform(-1, 1), rng.uniform(-1, 0.3)))
+        person = Person(outer, inner, unit_px=unit_px, light=(rng.uniform(-1, 1), rng.uniform(-1, 0.3)))
+        expression = {"dx": 0.0, "dy": 0.0, "scale": 0.0, "brightness": 0.0, "mouth": rng.uniform(0, 0.7)}
         person.draw_body(frame, x, y)
-        person.draw_head(
-            frame,
-            x,
-            y,
-            pose,
-            {"dx": 0.0, "dy": 0.0, "scale": 0.0, "brightness": 0.0, "mouth": rng.uniform(0, 0.7)},
-        )
-        outline, angle = draw.head_outline(outer), np.deg2rad(pose["tilt"])
+        person.draw_head(frame, x, y, pose, expression)
+        outline, angle = head_outline(outer), np.deg2rad(pose["tilt"])
         face = outline[outline[:, 1] >= outer.hairline] * unit_px
         face = face @ np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))]) + (x, y)
         boxes.append((*face.min(0), *face.max(0)))

@@ -1,36 +1,31 @@
-"""A labelled video data set that needs no download: drawn people, three methods of faking, the layout of
-DFDC.
+"""A labelled data set that needs no download: synthetic people, three methods of faking, DFDC's layout.
 
     dfdc_train_part_N/<name>.mp4
-    dfdc_train_part_N/metadata.json   {"aaa.mp4": {"label", "split", "original", "method", "identity", "donor"}}
-    synthetic.json                    the settings; the same settings continue, others are refused (folder.py)
+    dfdc_train_part_N/metadata.json   {"aaa.mp4": {"label", "split", "original", "method", "identity", ...}}
+    synthetic.json                    the settings; the same settings continue, others are refused
 
 Methods: `spatial` shows in every frame and is as smooth in time as a real, `temporal` shows in the order of
-the frames only, `both` does both. Measured on held-out people (README.md beside this file says how):
-`temporal` against real from single frames AUC 0.50, from the mean and spread of a clip's frames 0.52, from
-differences of neighbouring frames 1.00; `spatial` from single frames 0.97; faces found by BlazeFace in 1682
-of 1683 frames; 4.6 ms of processor time per frame of 320x240.
+the frames only, `both` combines them. What classifiers of single frames, of sets of frames and of their order
+find was measured on held-out people: datasets/synthetic/README.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dfdc_video.files import write_atomic
+from dfdc_video.files import whole_file, write_atomic
 from dfdc_video.registry import nearest
-from dfdc_video.synthetic import film, folder, signal
-from dfdc_video.synthetic import people as traits
+from dfdc_video.synthetic import film, folder, signal, traits
 
-VERSION = 2  # of the pictures: raised when the same settings draw something else
+VERSION = 2  # of the videos: raised when the same settings give different ones
 METHODS = ("spatial", "temporal", "both")
-PORTRAIT_SHARE, PAIR_SHARE = 0.08, 0.04
+PORTRAIT_SHARE, PAIR_SHARE = 0.08, 0.04  # of the originals: portrait format, two people in view
 
 
 def generate(
@@ -53,17 +48,17 @@ def generate(
     extras: bool = True,
     progress: folder.Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the data set below `root` and return a summary; files that are there are kept, so that a killed
-    run continues.
+    """Write the data set below `root` and return a summary.
 
-    Every original gets one fake per method. Identities come in pairs that exchange inner faces and lie in one
-    part, so that grouping by identity gives groups of two. `strength` scales the series of the inner face in
-    reals and fakes alike, `spatial_strength` the traces of the spatial methods, `clip_seconds` is the length
-    of the windows within which a temporal fake is out of order. Every frame is coded by itself (`gop` 1): a
-    codec that predicts from the frame before spends its bits otherwise on a face that jumps, and a single
-    frame would show it. With `extras` there are portrait videos, videos of two people, 24/25/30 fps, one
-    corrupt file and one exact duplicate. `progress` is called with (videos done, videos in all); without it a
-    bar is shown. ValueError for settings that cannot be met, and for a folder that holds something else.
+    Existing files are kept, so that a killed run continues. Every original gets one fake per method.
+    Identities come in pairs that exchange inner faces and lie in one of `parts` folders dfdc_train_part_N, so
+    that grouping by identity gives groups of two. `strength` scales the series of the inner face in reals and
+    fakes alike, `spatial_strength` the traces of the spatial methods, `clip_seconds` is the length of the
+    windows within which a temporal fake is permuted. Every frame is a key frame (`gop` 1): a codec that
+    predicts from the previous frame spends its bits differently on a face that jumps, and single frames would
+    show it. With `extras` there are portrait videos, videos of two people, 24/25/30 fps, one corrupt file and
+    one exact duplicate. `progress` is called with (videos done, videos in all); without it a progress bar is
+    shown. ValueError for settings that cannot be met, and for a folder that holds something else.
     """
     root = Path(root)
     settings = folder.settings_from(locals(), version=VERSION)
@@ -103,8 +98,8 @@ def _check(settings: dict[str, Any]) -> None:
     folder.need(settings, "parts", 1)
     if settings["parts"] > settings["num_identities"] // 2:
         raise ValueError(
-            f"parts={settings['parts']} for {settings['num_identities'] // 2} pairs of identities: a part "
-            "holds at least one pair"
+            f"parts={settings['parts']} for {settings['num_identities'] // 2} pairs of identities: every "
+            "folder holds at least one pair"
         )
     folder.need(settings, "clip_seconds", 0.2, " (windows need several frames)")
     folder.need(settings, "strength", 0.0)
@@ -118,40 +113,37 @@ def _name(seed: int, *key: object) -> str:
 
 
 def plan(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every video as plain values: what to draw, where it goes, what metadata.json says of it.
+    """Every video as plain values: what to render, its path, its row of metadata.json.
 
-    A fake differs from its original in method and donor only: scene, motion, rate, size and part are the
+    A fake differs from its original in method and donor only: scene, motion, rate, size and folder are the
     original's.
     """
     seed, videos = settings["seed"], []
     for identity in range(settings["num_identities"]):
         partner = identity ^ 1
-        part = f"dfdc_train_part_{identity // 2 % settings['parts']}"
+        above = f"dfdc_train_part_{identity // 2 % settings['parts']}"
         for take in range(settings["originals_per_identity"]):
             rng = signal.generator(seed, "scene", identity, take)
-            shape, rate = rng.random(), int(rng.choice(film.RATES))
-            portrait = settings["extras"] and shape < PORTRAIT_SHARE
-            both_in_view = settings["extras"] and not portrait and shape > 1 - PAIR_SHARE
+            chance, rate = rng.random(), int(rng.choice(film.RATES))
+            portrait = settings["extras"] and chance < PORTRAIT_SHARE
+            both_in_view = settings["extras"] and not portrait and chance > 1 - PAIR_SHARE
+            size = (settings["height"], settings["width"])
+            original = f"{_name(seed, identity, take, 'real')}.mp4"
             for method in ("real", *settings["methods"]):
-                name = _name(seed, identity, take, method)
-                videos.append(
-                    {
-                        "path": f"{part}/{name}.mp4",
-                        "folder": part,
-                        "method": method,
-                        "identity": identity,
-                        "donor": None if method == "real" else partner,
-                        "second": partner if both_in_view else None,
-                        "original": None
-                        if method == "real"
-                        else f"{_name(seed, identity, take, 'real')}.mp4",
-                        "take": take,
-                        "fps": rate if settings["extras"] else 30,
-                        "size": (settings["width"], settings["height"])
-                        if portrait
-                        else (settings["height"], settings["width"]),
-                    }
-                )
+                fake = method != "real"
+                video = {
+                    "path": f"{above}/{_name(seed, identity, take, method)}.mp4",
+                    "folder": above,
+                    "method": method,
+                    "identity": identity,
+                    "donor": partner if fake else None,
+                    "second": partner if both_in_view else None,
+                    "original": original if fake else None,
+                    "take": take,
+                    "fps": rate if settings["extras"] else 30,
+                    "size": size[::-1] if portrait else size,
+                }
+                videos.append(video)
     names = [v["path"] for v in videos]
     assert len(set(names)) == len(names), "two videos got one name"
     return videos
@@ -159,38 +151,27 @@ def plan(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _people(video: dict[str, Any], settings: dict[str, Any], scene: dict[str, Any]) -> list[film.Actor]:
     """Everyone in view; only the first is altered in a fake."""
-    seed, method, fps, take = (
-        settings["seed"],
-        video["method"],
-        video["fps"],
-        (video["identity"], video["take"]),
-    )
+    seed, method, fps = settings["seed"], video["method"], video["fps"]
+    take = (video["identity"], video["take"])
     num_frames, people = film.num_frames_of(video, settings), []
-    for who in (video["identity"], video["second"])[: len(scene["centres_px"])]:
-        altered = who == video["identity"] and method != "real"
-        trace = None
+    for identity in (video["identity"], video["second"])[: len(scene["centres_px"])]:
+        altered = identity == video["identity"] and method != "real"
+        trace, donor = None, video["donor"] if altered else None
         if altered and method in ("spatial", "both"):
-            trace = traits.sample_trace(
-                signal.generator(seed, "trace", *take, method), settings["spatial_strength"]
-            )
-        person = film.person_of(who, seed, scene, face_of=video["donor"] if altered else None, trace=trace)
-        # an original and its fakes share one series, so that between them the order is all that differs, and
-        # no chance of the draw
+            rng = signal.generator(seed, "trace", *take, method)
+            trace = traits.sample_trace(rng, settings["spatial_strength"])
+        person = film.person_of(identity, seed, scene, face_of=donor, trace=trace)
+        motion = signal.head_motion(signal.generator(seed, "motion", *take, identity), num_frames, fps=fps)
+        # an original and its fakes share one series: only the order differs, not the sample
         series = signal.inner_series(
-            signal.generator(seed, "series", *take, who),
+            signal.generator(seed, "series", *take, identity),
             num_frames,
             fps=fps,
             clip_seconds=settings["clip_seconds"],
             strength=settings["strength"],
             permuted=altered and method in ("temporal", "both"),
         )
-        people.append(
-            (
-                person,
-                signal.head_motion(signal.generator(seed, "motion", *take, who), num_frames, fps=fps),
-                series,
-            )
-        )
+        people.append((person, motion, series))
     return people
 
 
@@ -202,26 +183,22 @@ def frames_of(video: dict[str, Any], settings: dict[str, Any]) -> Iterator[np.nd
 
 
 def render(root: str, video: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Draw and encode one planned video; what a worker runs."""
+    """Render and encode one planned video, in a worker."""
     return str(folder.encode(root, video, frames_of(video, settings), settings))
 
 
 def _extras(root: Path, videos: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A file cut short, as a broken download, and a byte-for-byte copy of an original under another name.
-    Both are listed as REAL.
+    """A truncated file, as from a broken download, and an exact copy of an original under another name. Both
+    are listed as REAL.
     """
     originals = [v for v in videos if v["method"] == "real"]
     made = []
     for kind, source in (("corrupt", originals[0]), ("duplicate", originals[-1])):
         path = f"{source['folder']}/{_name(0, kind, source['path'])}.mp4"
-        target, temporary = root / path, root / source["folder"] / f".{kind}.part"
-        if not target.is_file():
-            if kind == "duplicate":
-                shutil.copyfile(root / source["path"], temporary)
-            else:
-                data = (root / source["path"]).read_bytes()
-                temporary.write_bytes(data[: len(data) // 2])
-            temporary.replace(target)
+        if not (root / path).is_file():
+            data = (root / source["path"]).read_bytes()
+            with whole_file(root / path) as temporary:
+                temporary.write_bytes(data if kind == "duplicate" else data[: len(data) // 2])
         made.append({**source, "path": path, "kind": kind})
     return made
 
@@ -241,5 +218,5 @@ def _write_metadata(root: Path, videos: list[dict[str, Any]]) -> None:
         if v["second"] is not None:
             row["second"] = f"id{v['second']:04d}"  # in view, unaltered
         tables.setdefault(v["folder"], {})[Path(v["path"]).name] = row
-    for part, table in tables.items():
-        write_atomic(root / part / "metadata.json", json.dumps(dict(sorted(table.items())), indent=1) + "\n")
+    for above, table in tables.items():
+        write_atomic(root / above / "metadata.json", json.dumps(dict(sorted(table.items())), indent=1) + "\n")

@@ -1,4 +1,6 @@
-"""A scene and the people in it, as frames: wall, light, camera, sensor noise. What people do is the caller's."""
+"""A scene and the people in it, as frames: wall, light, camera, sensor noise. The caller decides what people
+do.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from dfdc_video.synthetic import draw, people, signal
+from dfdc_video.synthetic import signal, traits
+from dfdc_video.synthetic.background import background
+from dfdc_video.synthetic.person import Person
 
 RATES = (24, 25, 30)
 Series = dict[str, np.ndarray]
-Actor = tuple[Any, Series, Series]
-"""A drawn person (draw.Person), the motion of its head (signal.head_motion), the series of its inner face
-(signal.INNER_RMS names them).
-"""
+# a person, the motion of the head (signal.head_motion), the series of the inner face (signal.INNER_RMS)
+Actor = tuple[Person, Series, Series]
+NOISE_MARGIN_PX = 64  # every frame sees a different part of one field of noise
 
 
 def num_frames_of(video: dict[str, Any], settings: dict[str, Any]) -> int:
+    """Frames of a planned video, at least 2."""
     return max(2, round(settings["seconds"] * video["fps"]))
 
 
 def scene_of(video: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Wall, light, camera and where people stand: drawn by identity and take, hence the same in all videos of
-    one take.
+    """Wall, light, camera and where people stand: a function of identity and take, hence the same in all
+    videos of one take.
 
     `unit_px` is half the width of a head, `centres_px` one (x, y) per person, around which heads drift.
     """
     rng = signal.generator(seed, "set", video["identity"], video["take"])
     height_px, width_px = video["size"]
     crowded = video["second"] is not None
-    wall = draw.background(rng, height_px, width_px)
+    wall = background(rng, height_px, width_px)
     light = (rng.uniform(-1, 1), rng.uniform(-1, 0.3))
     gain = (rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 3)).astype(np.float32)
     grain = np.float32(rng.uniform(1.0, 2.0))
-    # of the frame's height, chin to crown
+    # from chin to crown, as a share of the frame's height
     share = rng.uniform(0.40, 0.46) if crowded else rng.uniform(0.45, 0.56)
     y_px = height_px * rng.uniform(0.43, 0.5)
     places = (0.27, 0.73) if crowded else (rng.uniform(0.42, 0.58),)
@@ -49,23 +53,26 @@ def scene_of(video: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def person_of(
-    who: object, seed: int, scene: dict[str, Any], *, face_of: object = None, trace: Any = None
-) -> Any:
-    """The drawn person of an identity, by `face_of` with the inner face of another."""
-    outer = people.sample_outer(signal.generator(seed, "outer", who))
-    inner = people.sample_inner(signal.generator(seed, "inner", who if face_of is None else face_of))
-    return draw.Person(outer, inner, unit_px=scene["unit_px"], light=scene["light"], trace=trace)
+    identity: object,
+    seed: int,
+    scene: dict[str, Any],
+    *,
+    face_of: object = None,
+    trace: traits.Trace | None = None,
+) -> Person:
+    """The synthetic person of an identity; with `face_of`, the inner face is that of another identity."""
+    outer = traits.sample_outer(signal.generator(seed, "outer", identity))
+    inner = traits.sample_inner(signal.generator(seed, "inner", identity if face_of is None else face_of))
+    return Person(outer, inner, unit_px=scene["unit_px"], light=scene["light"], trace=trace)
 
 
 def frames(scene: dict[str, Any], actors: list[Actor], sensor: np.random.Generator) -> Iterator[np.ndarray]:
-    """Every frame of a video, (H, W, 3) uint8 RGB, before encoding; `sensor` draws the noise."""
+    """Every frame of a video, (H, W, 3) uint8 RGB, before encoding; `sensor` gives the noise."""
     import cv2
 
     height_px, width_px = scene["wall"].shape[:2]
-    margin = 64  # every frame sees another part of one field of noise
-    noise = scene["grain"] * sensor.standard_normal(
-        (height_px + margin, width_px + margin, 3), dtype=np.float32
-    )
+    field_px = (height_px + NOISE_MARGIN_PX, width_px + NOISE_MARGIN_PX, 3)
+    noise = scene["grain"] * sensor.standard_normal(field_px, dtype=np.float32)
     for i in range(len(actors[0][1]["x"])):
         frame = scene["wall"].copy()
         drift = [np.asarray((motion["x"][i], motion["y"][i])) * scene["unit_px"] for _, motion, _ in actors]
@@ -79,5 +86,5 @@ def frames(scene: dict[str, Any], actors: list[Actor], sensor: np.random.Generat
                 {k: v[i] for k, v in series.items()},
             )
         frame *= scene["gain"]
-        row, column = sensor.integers(margin, size=2)
+        row, column = sensor.integers(NOISE_MARGIN_PX, size=2)
         yield cv2.add(frame, noise[row : row + height_px, column : column + width_px], dtype=cv2.CV_8U)

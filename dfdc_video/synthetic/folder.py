@@ -1,5 +1,5 @@
-"""The folder of a drawn data set, whatever is drawn: its settings, worker processes, continuation, a bar with
-the time left.
+"""The folder of a synthetic data set of any task: its settings, worker processes, continuation after a kill,
+a progress bar.
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ from dfdc_video.files import write_atomic
 from dfdc_video.media.writer import VideoWriter
 
 SETTINGS_FILE = "synthetic.json"
-NOT_OF_THE_SET = ("root", "workers", "progress")  # arguments that change nothing of what is drawn
+NOT_SETTINGS = ("root", "workers", "progress")  # arguments that do not change the videos
 Progress = Callable[[int, int], None]
-# draw and encode one video below a root; its path there
+# (root, planned video, settings) -> path below the root, after rendering and encoding the video
 Render = Callable[[str, dict[str, Any], dict[str, Any]], str]
 
 
 def settings_from(arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The arguments of a generator as JSON will give them back: without the three that change nothing, tuples
-    as lists.
-    """
-    return {
-        k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items() if k not in NOT_OF_THE_SET
-    } | more
+    """The settings among a generator's arguments, as JSON gives them back (tuples as lists), and `more`."""
+    settings = {k: v for k, v in arguments.items() if k not in NOT_SETTINGS}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()} | more
 
 
 def need(settings: dict[str, Any], name: str, low: float, what: str = "") -> None:
@@ -40,7 +37,7 @@ def need(settings: dict[str, Any], name: str, low: float, what: str = "") -> Non
 
 
 def check_film(settings: dict[str, Any], workers: int) -> None:
-    """What every drawn data set asks of size, length, coding and workers."""
+    """ValueError unless size, length, coding and workers can be used."""
     for name in ("height", "width"):
         need(settings, name, 64)
         if settings[name] % 2:
@@ -54,31 +51,31 @@ def check_film(settings: dict[str, Any], workers: int) -> None:
 
 
 def claim(root: Path, settings: dict[str, Any]) -> None:
-    """Make `root` ours, or continue in it when it was made with the same settings."""
+    """Claim an empty folder for a synthetic data set, or continue in one that was made with the same
+    settings.
+    """
     path = root / SETTINGS_FILE
     if path.is_file():
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}); remove the folder or give another") from error
+            raise ValueError(f"{path} is not JSON ({error}); remove the folder or choose another") from error
         differing = sorted(k for k in {*there, *settings} if there.get(k) != settings.get(k))
         if differing:
-            told = ", ".join(f"{k}={there.get(k)} there, {settings.get(k)} asked for" for k in differing)
+            changes = ", ".join(f"{k}={there.get(k)} there, {settings.get(k)} asked for" for k in differing)
             raise ValueError(
-                f"{root} holds a synthetic data set with other settings ({told}); give another folder or "
-                "remove it"
+                f"{root} holds a synthetic data set with other settings ({changes}); choose another folder "
+                "or remove it"
             )
         return
     if root.is_dir() and any(root.iterdir()):
-        raise ValueError(
-            f"{root} is not empty and holds no {SETTINGS_FILE}; give a new folder for the synthetic data set"
-        )
+        raise ValueError(f"{root} is not empty and holds no {SETTINGS_FILE}; choose a new folder")
     root.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(settings, indent=2) + "\n")
 
 
 def encode(root: str, video: dict[str, Any], frames: Iterable[np.ndarray], settings: dict[str, Any]) -> str:
-    """Write one planned video, whole or not at all; its path below `root`. OpenCV keeps to one thread:
+    """Write one planned video, whole or not at all; its path below `root`. OpenCV uses one thread, since
     workers share the processor.
     """
     import cv2
@@ -101,17 +98,17 @@ def render_missing(
     workers: int,
     progress: Progress | None,
 ) -> int:
-    """`render(root, video, settings)` for every video that is not there yet, in worker processes; how many
-    those were.
+    """Call `render(root, video, settings)` for every video that is missing, in worker processes; returns how
+    many those were.
     """
     todo = [v for v in videos if not (root / v["path"]).is_file()]
-    with _shown(progress) as tell:
-        for done in _done(render, root, todo, settings, workers):
-            tell(len(videos) - len(todo) + done, len(videos))
+    with _shown(progress) as report:
+        for done in _render_all(render, root, todo, settings, workers):
+            report(len(videos) - len(todo) + done, len(videos))
     return len(todo)
 
 
-def _done(
+def _render_all(
     render: Render, root: Path, todo: list[dict[str, Any]], settings: dict[str, Any], workers: int
 ) -> Iterator[int]:
     """0, then the number of finished videos after each."""
@@ -123,7 +120,7 @@ def _done(
         return
     if not todo:
         return
-    # a detector may have run in this process: a fork would lock up
+    # spawn: a fork of a process in which a detector has run would deadlock
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
         jobs = [pool.submit(render, str(root), video, settings) for video in todo]
@@ -138,7 +135,7 @@ def _done(
 
 @contextmanager
 def _shown(progress: Progress | None) -> Iterator[Progress]:
-    """The caller's hook, or a bar with the time left."""
+    """The caller's hook, or a progress bar with the time left."""
     if progress is not None:
         yield progress
         return
@@ -148,5 +145,5 @@ def _shown(progress: Progress | None) -> Iterator[Progress]:
     with Bar(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     ) as bar:
-        task = bar.add_task("drawing videos", total=None)
+        task = bar.add_task("rendering videos", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,16 +1,16 @@
-"""A labelled set of motions that needs no download: drawn people, eight classes that the order of frames
-alone tells, Kinetics' layout.
+"""A labelled data set that needs no download: synthetic people, eight classes of motion, Kinetics' layout.
 
-    annotations/motions.csv                            label,youtube_id,time_start,time_end,split
-    <split>/<class>/<person>_<start>_<end>.mp4         a person is eleven characters, as a YouTube id is
-    synthetic.json                                     the settings; the same settings continue, others are refused (folder.py)
+    annotations/motions.csv                       label,youtube_id,time_start,time_end,split
+    <split>/<class>/<person>_<start>_<end>.mp4    a person is eleven characters, like a YouTube id
+    synthetic.json                                the settings; the same settings continue, others are refused
 
-Made to pretrain on before fine-tuning on few deepfakes: another task, other people, motion of the same parts
-of a face. In every video of every class the five quantities of the inner face (position, size, brightness,
-mouth) sweep through their ranges, each as often through every value; a class says which of them does so
-*quickly*, *rising* (and falling back at once) or *falling*. So a frame, and the frames of a whole sweep
-without their order, are distributed alike in all classes. Each person performs every class before the same
-wall, with the same head motion and the same ranges: whoever and wherever is drawn tells nothing either.
+Made for pretraining before fine-tuning on few deepfakes: another task, other people, motion of the same parts
+of a face. Only the order of frames distinguishes the classes. In every video of every class the five
+quantities of the inner face (x and y position, size, brightness, mouth) sweep through their ranges and visit
+every value equally often; the class determines which of them does so *quickly*, *rising* (and dropping back
+at once) or *falling*. So single frames, and the unordered frames of a whole sweep, are distributed alike in
+all classes. Each person performs every class in front of the same wall, with the same head motion and the
+same ranges, so that identity and scene carry no information either.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from dfdc_video.files import write_atomic
 from dfdc_video.records import SPLIT_NAMES
 from dfdc_video.synthetic import film, folder, signal
 
-VERSION = 1  # of the pictures: raised when the same settings draw something else
+VERSION = 1  # of the videos: raised when the same settings give different ones
+# Class -> the leading quantity and how it sweeps. No class is the mirror image of another, since training
+# flips clips from left to right; and brightness never drops at once, which preparation would take for a cut.
 MOTIONS = {
     "rise": ("dy", "falling"),  # dy counts downwards
     "sink": ("dy", "rising"),
@@ -38,16 +40,12 @@ MOTIONS = {
     "shake": ("dx", "quick"),
     "talk": ("mouth", "quick"),
 }
-"""Class -> the quantity that leads and how. None is another's mirror image, since training flips pictures
-from left to right; and brightness never falls back at once, which preparation would take for a cut."""
+# Half of the range swept at strength 1; dx and dy in half-widths of the head. More than in the deepfakes
+# (signal.INNER_RMS), since motions are learned first.
 REACH = {"dx": 0.13, "dy": 0.13, "brightness": 0.22, "scale": 0.14, "mouth": 0.4}
-"""Half of the range swept at strength 1; dx and dy in half-widths of the head. More than in the deepfakes
-(signal.INNER_RMS): it is learned first.
-"""
+# Sweeps per clip_seconds. A directed sweep covers half the distance of a full cycle, so that at twice the
+# cycles its steps are as large as those of a calm one.
 CYCLES = {"calm": (0.8, 1.2), "rising": (1.6, 2.4), "falling": (1.6, 2.4), "quick": (3.0, 4.0)}
-"""Sweeps per clip_seconds. A directed one has half of a cycle's way to go, so that at twice the cycles its
-steps are those of a calm one.
-"""
 # per video: standard deviations of the middle, in units of REACH, and of the logarithm of the range
 OFFSET, AMPLITUDE_SPREAD = 0.3, 0.2
 
@@ -69,15 +67,14 @@ def generate_motions(
     workers: int = 2,
     progress: folder.Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the data set below `root` and return a summary; files that are there are kept, so that a killed
-    run continues.
+    """Write the data set below `root` and return a summary.
 
-    Every person performs every class `takes` times; `ratios` are the shares of people in train, val and test,
-    at least one in each. `strength` scales what moves, `clip_seconds` is the time in which a calm quantity
-    sweeps once, and should be the length of the clips to be learned from. Every frame is coded by itself
-    (`gop` 1), so that no frame shows how fast its neighbours change. `progress` is called with (videos done,
-    videos in all); without it a bar is shown. ValueError for settings that cannot be met, and for a folder
-    that holds something else.
+    Existing files are kept, so that a killed run continues. Every person performs every class `takes` times;
+    `ratios` are the shares of people in train, val and test, at least one in each. `strength` scales the
+    motion; `clip_seconds` is the time in which a calm quantity sweeps once, and should be the length of the
+    training clips. Every frame is a key frame (`gop` 1), so that no frame shows how fast its neighbours
+    change. `progress` is called with (videos done, videos in all); without it a progress bar is shown.
+    ValueError for settings that cannot be met, and for a folder that holds something else.
     """
     root = Path(root)
     settings = folder.settings_from(locals(), task="motions", version=VERSION)
@@ -103,30 +100,30 @@ def generate_motions(
 
 
 def _check(settings: dict[str, Any]) -> None:
-    folder.need(settings, "num_identities", 3, " (people of train, val and test are others)")
+    folder.need(settings, "num_identities", 3, " (train, val and test show different people)")
     folder.need(settings, "takes", 1)
     folder.need(settings, "strength", 0.0)
     folder.need(settings, "clip_seconds", 0.2, " (a sweep needs several frames)")
     ratios = settings["ratios"]
     if len(ratios) != 3 or min(ratios) <= 0 or abs(sum(ratios) - 1) > 1e-6:
         raise ValueError(
-            f"ratios={ratios}, expected three shares above 0 for train, val, test that sum to 1, for "
-            "example 0.7 0.15 0.15"
+            f"ratios={ratios}, expected three shares above 0 for train, val, test that sum to 1, for example "
+            "0.7 0.15 0.15"
         )
     if settings["num_identities"] > 10**5 or len(MOTIONS) * settings["takes"] * _span(settings) >= 10**6:
         raise ValueError(
-            "too many: the names of the layout have five digits for people and six for the seconds of all "
-            "that a person performs"
+            "too many people or takes: file names have five digits for people and six for the total seconds "
+            "of one person"
         )
 
 
 def _span(settings: dict[str, Any]) -> int:
-    """Whole seconds that a video takes in its name."""
+    """Seconds of a video, rounded up, as file names count them."""
     return max(1, math.ceil(settings["seconds"]))
 
 
 def split_of_people(count: int, ratios: Sequence[float], seed: int) -> list[str]:
-    """The split of every person, drawn at random; none of the three is empty."""
+    """The split of every person, at random; none of the three is empty."""
     num_val, num_test = (max(1, round(ratio * count)) for ratio in ratios[1:])
     num_val, num_test = (min(num, (count - 1) // 2) for num in (num_val, num_test))
     names = ["val"] * num_val + ["test"] * num_test + ["train"] * (count - num_val - num_test)
@@ -134,10 +131,10 @@ def split_of_people(count: int, ratios: Sequence[float], seed: int) -> list[str]
 
 
 def plan(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every video as plain values: what to draw, where it goes, what the list says of it."""
+    """Every video as plain values: what to render, its path, its line of the list."""
     seed, span, videos = settings["seed"], _span(settings), []
     for number, split in enumerate(split_of_people(settings["num_identities"], settings["ratios"], seed)):
-        # a name, so that these people are no people of the deepfakes of the same seed
+        # not a number, so that these people are not those of the deepfakes of the same seed
         identity = f"motion{number:05d}"
         for take in range(settings["takes"]):
             rate = int(signal.generator(seed, "scene", identity, take).choice(film.RATES))
@@ -160,8 +157,8 @@ def plan(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def sweep(phase: np.ndarray, way: str) -> np.ndarray:
-    """Values in -1..1 along `phase` (in cycles), each as often as every other: up and down in turn, or only
-    up, or only down.
+    """Values in -1..1 along `phase` (in cycles), uniformly distributed: up and down in turn, or with `way`
+    "rising" only up, with "falling" only down.
     """
     within = phase % 1.0
     return {"rising": 2 * within - 1, "falling": 1 - 2 * within}.get(way, 4 * np.abs(within - 0.5) - 1)
@@ -176,7 +173,7 @@ def motion_series(
     clip_seconds: float,
     strength: float,
 ) -> dict[str, np.ndarray]:
-    """name -> (T,) as signal.inner_series gives them. The same numbers are drawn for every class: only the
+    """name -> (T,) as signal.inner_series returns them. Every class uses the same random numbers: only the
     leading quantity differs.
     """
     cycles = np.arange(num_frames) / (fps * clip_seconds)
@@ -204,5 +201,5 @@ def frames_of(video: dict[str, Any], settings: dict[str, Any]) -> Iterator[np.nd
 
 
 def render(root: str, video: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Draw and encode one planned video; what a worker runs."""
+    """Render and encode one planned video, in a worker."""
     return str(folder.encode(root, video, frames_of(video, settings), settings))

@@ -1,26 +1,25 @@
 """Series over time: how a head moves, and what separates a `temporal` fake from a real.
 
 Quantities of the inner face (position, brightness, scale, mouth) follow a sum of a few sinusoids in every
-video. In a `temporal` fake the same kind of series is put out of order within windows about as long as a
-clip: each frame, and nearly the set of a clip's frames, stays distributed as in a real, and only the order
-tells.
+video. In a `temporal` fake the same kind of series is permuted within windows about as long as a clip: each
+frame, and nearly the set of a clip's frames, stays distributed as in a real, and only the order differs.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import numpy as np
 
+# From 0.6 on, not from 0.3: a slower series drifts within a clip, so that the mean and spread of a clip's
+# frames distinguish it from its permuted twin. For the same reason every video has its own offset and
+# amplitude of every quantity.
 CYCLES_PER_CLIP = (0.6, 1.2)
-"""From 0.6 on, not from 0.3: a slower series drifts within a clip, so that the mean and spread of a clip's
-frames tell it from its permuted twin. For the same reason every video has its own offset and amplitude of
-every quantity."""
 OFFSET_RMS, AMPLITUDE_SPREAD = 0.7, 0.35  # in units of the series' RMS; standard deviation of the logarithm
+# Root mean square of the series at strength 1. dx and dy are in half-widths of the head: 0.05 is 2.5 % of the
+# face's width.
 INNER_RMS = {"dx": 0.05, "dy": 0.05, "brightness": 0.12, "scale": 0.02, "mouth": 0.22}
-"""Root mean square of the series at strength 1. dx and dy are in half-widths of the head: 0.05 is 2.5 % of
-the face's width.
-"""
 MOUTH_MEAN = 0.4
 
 
@@ -55,7 +54,7 @@ def permute_windows(rng: np.random.Generator, num_frames: int, window: int) -> n
     """
     if window < 2:
         raise ValueError(
-            f"permutation windows of {window} frame(s): a longer clip_seconds is needed for an order to exist"
+            f"permutation windows of {window} frame(s) have no order to permute: increase clip_seconds"
         )
     order = np.arange(num_frames)
     for start in range(int(rng.integers(window)) - window, num_frames, window):
@@ -74,21 +73,19 @@ def inner_series(
 ) -> dict[str, np.ndarray]:
     """name -> (T,): dx, dy, scale (relative, around 0), brightness (around 0), mouth (opening, 0 to 1).
 
-    With `permuted` all of them are put into one common random order within windows of `clip_seconds`, so that
+    With `permuted` all of them follow one common random permutation within windows of `clip_seconds`, so that
     their joint distribution in a frame does not change either.
     """
     seconds = np.arange(num_frames) / fps
     low_hz, high_hz = (c / clip_seconds for c in CYCLES_PER_CLIP)
     series = {}
     for name, rms in INNER_RMS.items():
-        offset, amplitude = (
-            OFFSET_RMS * rng.standard_normal(),
-            np.exp(AMPLITUDE_SPREAD * rng.standard_normal()),
-        )
+        offset = OFFSET_RMS * rng.standard_normal()
+        amplitude = np.exp(AMPLITUDE_SPREAD * rng.standard_normal())
         unit = smooth(rng, seconds, low_hz=low_hz, high_hz=high_hz, rms=1.0)
         series[name] = rms * strength * np.clip(offset + amplitude * unit, -3, 3)
     series["mouth"] = np.clip(MOUTH_MEAN + series["mouth"], 0, 1)
-    # drawn for reals too: the stream is the same for all
+    # for reals too: the stream of random numbers is the same for all
     order = permute_windows(rng, num_frames, round(clip_seconds * fps))
     return {name: values[order] for name, values in series.items()} if permuted else series
 
@@ -98,13 +95,13 @@ def head_motion(rng: np.random.Generator, num_frames: int, *, fps: float) -> dic
     features, half-widths), blink (0 to 1).
     """
     seconds = np.arange(num_frames) / fps
-    slow = {"low_hz": 0.08, "high_hz": 0.5}
+    slow = partial(smooth, rng, seconds, low_hz=0.08, high_hz=0.5)
     return {
-        "x": smooth(rng, seconds, rms=0.16, **slow),
-        "y": smooth(rng, seconds, rms=0.07, **slow),
-        "size": smooth(rng, seconds, rms=0.012, **slow),
-        "tilt": smooth(rng, seconds, rms=2.5, **slow),
-        "yaw": smooth(rng, seconds, rms=0.05, **slow),
+        "x": slow(rms=0.16),
+        "y": slow(rms=0.07),
+        "size": slow(rms=0.012),
+        "tilt": slow(rms=2.5),
+        "yaw": slow(rms=0.05),
         "blink": blinks(rng, seconds),
     }
 

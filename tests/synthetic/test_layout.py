@@ -1,4 +1,4 @@
-"""The drawn data set on disk: DFDC's layout, determinism, resuming, refusals."""
+"""The synthetic data set on disk: DFDC's layout, determinism, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def tables(root):
 
 
 def test_layout_is_that_of_dfdc(synthetic_root):
-    parts = tables(synthetic_root)
-    assert len(parts) == 3
-    for folder, rows in parts.items():
+    folders = tables(synthetic_root)
+    assert len(folders) == 3
+    for folder, rows in folders.items():
         assert set(rows) == {p.name for p in (synthetic_root / folder).glob("*.mp4")}
         for name, row in rows.items():
             assert len(name) == len("abcdefghij.mp4") and name[:10].islower()
             if row["label"] == "REAL":
                 assert row["original"] is None and row["method"] == "real" and "donor" not in row
             else:
-                assert rows[row["original"]]["label"] == "REAL"  # of the same part
+                assert rows[row["original"]]["label"] == "REAL"  # in the same folder
                 assert rows[row["original"]]["identity"] == row["identity"] != row["donor"]
-    rows = [row for table in parts.values() for row in table.values()]
+    rows = [row for table in folders.values() for row in table.values()]
     methods = [row["method"] for row in rows]
     assert [methods.count(m) for m in ("real", "spatial", "temporal", "both")] == [8 + 2, 8, 8, 8]
     pairs = {frozenset((row["identity"], row["donor"])) for row in rows if "donor" in row}
@@ -49,17 +49,13 @@ def test_a_fake_has_the_stream_of_its_original(synthetic_root):
         for name, row in rows.items():
             if row["original"]:
                 fake, real = (probe(synthetic_root / folder / n) for n in (name, row["original"]))
-                assert (fake.num_frames, fake.fps, fake.height_px, fake.width_px) == (
-                    real.num_frames,
-                    real.fps,
-                    real.height_px,
-                    real.width_px,
-                )
+                for field in ("num_frames", "fps", "height_px", "width_px"):
+                    assert getattr(fake, field) == getattr(real, field)
 
 
 def test_one_file_is_corrupt_and_one_is_a_copy(synthetic, synthetic_root):
-    parts = tables(synthetic_root)
-    files = [synthetic_root / folder / name for folder, rows in parts.items() for name in rows]
+    folders = tables(synthetic_root)
+    files = [synthetic_root / folder / name for folder, rows in folders.items() for name in rows]
     broken = []
     for path in files:
         try:
@@ -69,7 +65,7 @@ def test_one_file_is_corrupt_and_one_is_a_copy(synthetic, synthetic_root):
     assert len(broken) == 1
     with pytest.raises(UnreadableVideo):
         read_frames(broken[0], [0])
-    assert parts[broken[0].parent.name][broken[0].name]["label"] == "REAL"
+    assert folders[broken[0].parent.name][broken[0].name]["label"] == "REAL"
     by_content: dict[bytes, list] = {}
     for path in files:
         by_content.setdefault(path.read_bytes(), []).append(path)
@@ -107,16 +103,15 @@ def test_same_seed_same_frames_whatever_the_workers(synthetic, tmp_path):
 
 
 def test_a_killed_run_continues_and_other_settings_are_refused(synthetic, tmp_path):
-    root, told = tmp_path / "raw", []
+    root, calls = tmp_path / "raw", []
     first = synthetic.generate(root, **SMALL, workers=0)
     assert first["rendered"] == 8 and first["videos"] == 10
     files = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in root.glob("*/*.mp4")}
     lost = sorted(p for p in files if p.name not in "".join(first["corrupt"] + first["duplicate"]))[3]
     lost.unlink()
-    again = synthetic.generate(
-        root, **{**SMALL, "progress": lambda done, total: told.append((done, total))}, workers=0
-    )
-    assert again["rendered"] == 1 and told == [(7, 8), (8, 8)]
+    settings = {**SMALL, "progress": lambda done, total: calls.append((done, total))}
+    again = synthetic.generate(root, **settings, workers=0)
+    assert again["rendered"] == 1 and calls == [(7, 8), (8, 8)]
     assert lost.read_bytes() == files[lost][1]
     assert all(p.stat().st_mtime_ns == time for p, (time, _) in files.items() if p != lost)
     with pytest.raises(ValueError, match="seed=0 there, 3 asked for"):

@@ -1,4 +1,4 @@
-"""The drawn motions: the order of frames tells the class and no frame does, Kinetics' layout, people apart,
+"""The synthetic motions: only the order of frames reveals the class; Kinetics' layout, disjoint people,
 continuation, refusals.
 """
 
@@ -39,11 +39,8 @@ def root(motions, tmp_path_factory):
     """Three people, every class once. Read it, do not write to it."""
     folder = tmp_path_factory.mktemp("motions") / "raw"
     summary = motions.generate_motions(folder, **SMALL, workers=2)
-    assert summary["videos"] == summary["rendered"] == 24 and summary["splits"] == {
-        "train": 8,
-        "val": 8,
-        "test": 8,
-    }
+    assert summary["videos"] == summary["rendered"] == 24
+    assert summary["splits"] == {"train": 8, "val": 8, "test": 8}
     return folder
 
 
@@ -53,78 +50,41 @@ def test_the_kinetics_reader_reads_it_as_it_is(motions, root):
     names = sorted(motions.MOTIONS)
     assert all(v.label == names.index(v.method) and v.path.split("/")[1] == v.method for v in videos)
     people = {split: {v.identities for v in videos if v.split == split} for split in ("train", "val", "test")}
-    assert [len(p) for p in people.values()] == [1, 1, 1] and len(set.union(*people.values())) == 3, (
-        "a person lies in one split"
-    )
+    assert [len(p) for p in people.values()] == [1, 1, 1]
+    assert len(set.union(*people.values())) == 3, "a person lies in one split"
     for who in set.union(*people.values()):
-        assert sorted(v.method for v in videos if v.identities == who) == names, (
-            "everyone performs every class"
-        )
+        methods = sorted(v.method for v in videos if v.identities == who)
+        assert methods == names, "everyone performs every class"
     assert len({v.video_id for v in videos}) == 24
 
 
 def test_preparing_by_the_lists_keeps_people_apart(root, tmp_path):
-    words = [
-        "prepare",
-        "kinetics",
-        "--root",
-        str(root),
-        "--out",
-        str(tmp_path / "out"),
-        "--split",
-        "official",
-        "--size",
-        "32",
-        "--every",
-        "3",
-    ]
-    assert main([*words, "--workers", "1"]) == 0
+    words = f"prepare kinetics --root {root} --out {tmp_path / 'out'} --split official".split()
+    assert main([*words, *"--size 32 --every 3 --workers 1".split()]) == 0
     manifest = Manifest.load(tmp_path / "out")
     videos = manifest.videos.assign(person=manifest.videos["video_id"].str.split("_").str[0])
-    assert (
-        videos.groupby("person")["split"].nunique().tolist() == [1, 1, 1] and videos["split"].nunique() == 3
-    )
-    assert (
-        videos.groupby("split")["label"].agg(set).tolist() == [set(range(8))] * 3
-        and manifest.num_classes == 8
-    )
+    assert videos.groupby("person")["split"].nunique().tolist() == [1, 1, 1]
+    assert videos["split"].nunique() == 3
+    assert videos.groupby("split")["label"].agg(set).tolist() == [set(range(8))] * 3
+    assert manifest.num_classes == 8
     assert videos["group_id"].nunique() == 3 and (videos["status"] == "ok").mean() > 0.8
 
 
-def test_grouping_without_a_word_on_it_keeps_people_apart(root):
+def test_default_grouping_keeps_people_apart(root):
     grouped = assign_groups(DATASETS.get("kinetics")(root)[0])
     assert all(len({v.group_id for v in grouped if v.identities == w.identities}) == 1 for w in grouped)
     assert len({v.group_id for v in grouped}) == 3
 
 
-def test_people_are_those_of_no_deepfake(motions, synthetic):
-    settings = {
-        "num_identities": 6,
-        "takes": 1,
-        "ratios": [0.4, 0.3, 0.3],
-        "seconds": 0.4,
-        "height": 96,
-        "width": 128,
-        "seed": 0,
-    }
+def test_the_people_are_not_those_of_the_deepfakes(motions, synthetic):
+    settings = {"num_identities": 6, "takes": 1, "ratios": [0.4, 0.3, 0.3], "seconds": 0.4, "seed": 0}
+    settings |= {"height": 96, "width": 128}
     settings |= {"clip_seconds": 1.07, "strength": 1.0, "spatial_strength": 1.0}
-    drawn = [
-        next(motions.frames_of(video, settings)) for video in motions.plan(settings)[:: len(motions.MOTIONS)]
-    ]
-    fakes = [
-        {
-            "identity": n,
-            "donor": None,
-            "second": None,
-            "take": 0,
-            "fps": 30,
-            "method": "real",
-            "size": (96, 128),
-        }
-        for n in range(6)
-    ]
-    drawn += [next(synthetic.frames_of(video, settings)) for video in fakes]
-    apart = [np.abs(drawn[i].astype(float) - drawn[j]).mean() for i in range(len(drawn)) for j in range(i)]
+    one_per_person = motions.plan(settings)[:: len(motions.MOTIONS)]
+    frames = [next(motions.frames_of(video, settings)) for video in one_per_person]
+    real = {"donor": None, "second": None, "take": 0, "fps": 30, "method": "real", "size": (96, 128)}
+    frames += [next(synthetic.frames_of({"identity": n, **real}, settings)) for n in range(6)]
+    apart = [np.abs(a.astype(float) - b).mean() for i, a in enumerate(frames) for b in frames[:i]]
     assert min(apart) > 10
 
 
@@ -139,7 +99,7 @@ def test_no_split_of_people_is_empty(motions, count):
 
 
 @pytest.mark.parametrize("way", ["calm", "rising", "falling"])
-def test_every_sweep_goes_through_the_same_values_as_often(motions, way):
+def test_every_sweep_visits_all_values_equally_often(motions, way):
     found = np.sort(motions.sweep(np.arange(0.25, 1000) / 1000 + 0.3, way))
     assert found == pytest.approx(np.linspace(-1, 1, 1000), abs=0.003)
     steps = np.diff(motions.sweep(np.arange(0.0, 3.0, 0.01) + 0.005, way))
@@ -148,8 +108,8 @@ def test_every_sweep_goes_through_the_same_values_as_often(motions, way):
 
 
 def test_a_frame_has_the_same_distribution_in_every_class(motions):
-    """Of every quantity at any one time, and of the products of two: frame 7 of 400 videos of each class,
-    drawn from other numbers.
+    """Of every quantity at any one time, and of the products of two: frame 7 of 400 videos of each class, with
+    independent random numbers.
     """
     place = {"num_frames": 8, "fps": 30, "clip_seconds": 1.07, "strength": 1.0}
     names = list(motions.REACH)
@@ -189,16 +149,8 @@ def faces(motions):
     """(people, classes, frames, pixels): faces of a dozen people in every class, before encoding."""
     import cv2
 
-    settings = {
-        "num_identities": 15,
-        "takes": 1,
-        "ratios": [0.4, 0.3, 0.3],
-        "seconds": 1.1,
-        "height": 80,
-        "width": 96,
-        "seed": 5,
-    }
-    settings |= {"clip_seconds": 1.07, "strength": 1.0}
+    settings = {"num_identities": 15, "takes": 1, "ratios": [0.4, 0.3, 0.3], "seconds": 1.1, "seed": 5}
+    settings |= {"height": 80, "width": 96, "clip_seconds": 1.07, "strength": 1.0}
     rows = []
     for video in motions.plan(settings):
         scene = motions.film.scene_of(video, settings["seed"])
@@ -213,8 +165,8 @@ def faces(motions):
 
 
 def held_out_accuracy(features: np.ndarray) -> float:
-    """Share of right classes by a linear classifier of features (people, classes, views, F), for people whom
-    it did not see, in three folds.
+    """Accuracy of a linear classifier of features (people, classes, views, F) on held-out people, in three
+    folds.
     """
     people, classes, views, size = features.shape
     right = []
@@ -232,17 +184,17 @@ def held_out_accuracy(features: np.ndarray) -> float:
     return float(np.mean(right))
 
 
-def test_a_single_frame_does_not_tell_the_class(faces):
-    assert held_out_accuracy(faces[:, :, ::4]) < 0.2, "one in eight by chance"
+def test_a_single_frame_does_not_reveal_the_class(faces):
+    assert held_out_accuracy(faces[:, :, ::4]) < 0.2, "chance is one in eight"
 
 
 @pytest.mark.parametrize("statistic", [np.mean, np.std])
-def test_nor_do_mean_and_spread_of_the_frames(faces, statistic):
+def test_mean_and_spread_of_the_frames_do_not_reveal_the_class(faces, statistic):
     assert held_out_accuracy(statistic(faces, axis=2)[:, :, None]) < 0.22
 
 
-def test_the_order_of_frames_tells_it(faces):
-    """Speed of every pixel's change, and whether it changes by slow steps or by jumps, up or down."""
+def test_the_order_of_frames_reveals_the_class(faces):
+    """From how fast every pixel changes, and whether in slow steps or in jumps, up or down."""
     steps = np.diff(faces, axis=2)
     skew = np.cbrt((steps**3).mean(2))
     assert held_out_accuracy(np.concatenate([np.abs(steps).mean(2), skew], -1)[:, :, None]) > 0.4
@@ -253,17 +205,13 @@ def test_a_killed_run_continues_and_other_settings_are_refused(motions, syntheti
     lost = sorted(files)[5]
     lost.unlink()
     (root / "annotations" / "motions.csv").unlink()
-    told = []
-    again = motions.generate_motions(
-        root, **{**SMALL, "progress": lambda done, total: told.append((done, total))}, workers=0
-    )
-    assert again["rendered"] == 1 and told == [(23, 24), (24, 24)] and lost.read_bytes() == files[lost][1]
+    calls = []
+    settings = {**SMALL, "progress": lambda done, total: calls.append((done, total))}
+    again = motions.generate_motions(root, **settings, workers=0)
+    assert again["rendered"] == 1 and calls == [(23, 24), (24, 24)] and lost.read_bytes() == files[lost][1]
     assert all(p.stat().st_mtime_ns == time for p, (time, _) in files.items() if p != lost)
-    assert (
-        (root / "annotations" / "motions.csv")
-        .read_text()
-        .startswith("label,youtube_id,time_start,time_end,split\n")
-    )
+    listing = (root / "annotations" / "motions.csv").read_text()
+    assert listing.startswith("label,youtube_id,time_start,time_end,split\n")
     assert probe(lost).num_frames in (10, 12)
     with pytest.raises(ValueError, match="strength=1.0 there, 2.0 asked for"):
         motions.generate_motions(root, **SMALL, strength=2.0)
@@ -274,7 +222,7 @@ def test_a_killed_run_continues_and_other_settings_are_refused(motions, syntheti
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["num_identities", "2"], "expected 3 or more (people of train, val and test are others)"),
+        (["num_identities", "2"], "expected 3 or more (train, val and test show different people)"),
         (["ratios", "[0.8, 0.2, 0]"], "three shares above 0"),
         (["height", "97"], "even size"),
         (["takes", "0"], "expected 1 or more"),

@@ -1,5 +1,5 @@
-"""What the drawn data set promises: `temporal` shows in the order of frames and in nothing else, `spatial`
-shows in every frame.
+"""What the synthetic data set promises: `temporal` shows in the order of frames and in nothing else,
+`spatial` shows in every frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dfdc_video.media.reader import iter_frames
-from dfdc_video.synthetic import draw, film, signal
+from dfdc_video.synthetic import features, film, signal
 
 CLIP = 32  # frames, as long as the windows of the permutation
 SIZE, REACH = 32, 1.3  # pixels of a face, half its width in half-widths of the head
@@ -33,37 +33,22 @@ def faces(synthetic, tmp_path_factory):
     and decoding; row i is identity i.
     """
     root = tmp_path_factory.mktemp("signal") / "raw"
-    settings = {
-        "num_identities": 60,
-        "seconds": 1.6,
-        "height": 160,
-        "width": 192,
-        "methods": ("spatial", "temporal"),
-        "parts": 1,
-        "seed": 7,
-    }
+    settings = {"num_identities": 60, "seconds": 1.6, "height": 160, "width": 192, "parts": 1, "seed": 7}
+    settings |= {"methods": ("spatial", "temporal")}
     synthetic.generate(root, **settings, extras=False, workers=2, progress=lambda done, total: None)
-    found = {
-        method: {"pixels": [], "sharpness": [], "rings": []} for method in ("real", "spatial", "temporal")
-    }
+    methods = ("real", "spatial", "temporal")
+    found = {method: {"pixels": [], "sharpness": [], "rings": []} for method in methods}
     for video in synthetic.plan({**settings, "extras": False, "originals_per_identity": 1}):
         scene = film.scene_of(video, settings["seed"])
         zoom, centre = SIZE / (2 * REACH * scene["unit_px"]), np.asarray(scene["centres_px"][0])
         matrix = np.column_stack([zoom * np.eye(2), SIZE / 2 - zoom * centre])
-        crops = [
-            cv2.warpAffine(frame, 2 * matrix, (2 * SIZE, 2 * SIZE))
-            for frame in iter_frames(root / video["path"])
-        ]
+        frames = iter_frames(root / video["path"])
+        crops = [cv2.warpAffine(frame, 2 * matrix, (2 * SIZE, 2 * SIZE)) for frame in frames]
+        greys = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops]
+        small = np.stack([cv2.resize(c, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for c in crops])
         rows = found[video["method"]]
-        rows["sharpness"].append(
-            [cv2.Laplacian(cv2.cvtColor(c, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var() for c in crops]
-        )
-        rows["pixels"].append(
-            np.stack([cv2.resize(c, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for c in crops]).astype(
-                np.float32
-            )
-            / 255
-        )
+        rows["sharpness"].append([cv2.Laplacian(grey, cv2.CV_32F).var() for grey in greys])
+        rows["pixels"].append(small.astype(np.float32) / 255)
         rows["rings"].append([rings(c) for c in crops[::6]])
     return {
         method: {name: np.asarray(values) for name, values in rows.items()} for method, rows in found.items()
@@ -75,38 +60,33 @@ def rings(crop: np.ndarray) -> np.ndarray:
     another colour changes them.
     """
     place = ((np.arange(2 * SIZE) + 0.5) / SIZE - 1) * REACH
-    (x, y), (a, b) = draw.INNER_CENTRE, draw.INNER_AXES
+    (x, y), (a, b) = features.INNER_CENTRE, features.INNER_AXES
     radius = np.sqrt(((place[None] - x) / a) ** 2 + ((place[:, None] - y) / b) ** 2)
     image = crop.astype(np.float32) / 255
     edge = np.abs(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F))
-    parts = [(radius >= low) & (radius < low + 0.1) for low in np.arange(0.2, 1.4, 0.1)]
-    sharp = np.log([edge[p].mean() + 0.002 for p in parts])
-    colour = np.stack([np.log(image[p] + 0.05).mean(0) for p in parts])
+    bands = [(radius >= low) & (radius < low + 0.1) for low in np.arange(0.2, 1.4, 0.1)]
+    sharp = np.log([edge[b].mean() + 0.002 for b in bands])
+    colour = np.stack([np.log(image[b] + 0.05).mean(0) for b in bands])
     chroma = colour - colour.mean(1, keepdims=True)
     tint = chroma[:6].mean(0) - chroma[9:].mean(0)
     return np.concatenate([sharp, np.diff(sharp), tint, np.abs(tint), np.abs(np.diff(colour, axis=0)).max(1)])
 
 
 def held_out_auc(reals: np.ndarray, fakes: np.ndarray, *, penalty: float = 0.01) -> float:
-    """AUC over videos of features (N, V, F), V views each: a linear classifier scores pairs of identities
-    that it did not see, in three folds.
+    """AUC over videos of features (N, V, F), V views each, of a linear classifier on held-out pairs of
+    identities, in three folds.
     """
     both = np.concatenate([reals, fakes])
     identity, label = np.tile(np.arange(len(reals)), 2), np.repeat([0, 1], len(reals))
     views, scores = both.shape[1], np.zeros(len(both))
     for fold in range(3):
         test = identity // 2 % 3 == fold
-        parts = min(40, both.shape[-1])
-        model = make_pipeline(
-            StandardScaler(),
-            PCA(parts, random_state=0),
-            StandardScaler(),
-            LogisticRegression(C=penalty, max_iter=500),
-        )
+        components = PCA(min(40, both.shape[-1]), random_state=0)
+        classifier = LogisticRegression(C=penalty, max_iter=500)
+        model = make_pipeline(StandardScaler(), components, StandardScaler(), classifier)
         model.fit(both[~test].reshape(-1, both.shape[-1]), np.repeat(label[~test], views))
-        scores[test] = (
-            model.decision_function(both[test].reshape(-1, both.shape[-1])).reshape(-1, views).mean(1)
-        )
+        logits = model.decision_function(both[test].reshape(-1, both.shape[-1]))
+        scores[test] = logits.reshape(-1, views).mean(1)
     return float(roc_auc_score(label, scores))
 
 
@@ -134,11 +114,8 @@ def test_statistics_of_single_frames_agree(faces):
 
 
 def test_a_frame_cannot_tell_temporal_from_real(faces):
-    assert (
-        0.35
-        < held_out_auc(single_frames(faces["real"]["pixels"]), single_frames(faces["temporal"]["pixels"]))
-        < 0.65
-    )
+    real, fake = (single_frames(faces[method]["pixels"]) for method in ("real", "temporal"))
+    assert 0.35 < held_out_auc(real, fake) < 0.65
 
 
 @pytest.mark.parametrize("statistic", [np.mean, np.std])
@@ -210,8 +187,8 @@ def test_strength_zero_leaves_nothing_to_find():
 
 @pytest.mark.parametrize("model", [0, 1])
 def test_faces_are_detected(synthetic_root, model):
-    """Both BlazeFace models; in a process of their own, since a later fork of a process that ran a detector
-    locks up.
+    """Both BlazeFace models, in a process of their own, since a fork of a process that ran a detector
+    deadlocks.
     """
     paths = [str(p) for p in sorted(synthetic_root.glob("*/*.mp4"))]
     readable = [p for p in paths if b"moov" in Path(p).read_bytes()][::3]

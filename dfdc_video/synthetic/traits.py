@@ -1,5 +1,5 @@
-"""Who is drawn: traits of an outer head and of an inner face, drawn independently of each other, and the
-trace that a fake leaves.
+"""Random traits of synthetic people: an outer head and an inner face, sampled independently, and the trace
+that a `spatial` fake leaves.
 
 Lengths are in half-widths of the head, colours in 0..255 RGB.
 """
@@ -81,13 +81,13 @@ def _tone(rng: np.random.Generator, palette: tuple, spread: float) -> tuple[floa
     """A colour between two neighbours of a palette, with a little spread."""
     place = rng.uniform(0, len(palette) - 1)
     low = int(place)
-    colour = np.asarray(palette[low]) * (1 - place + low) + np.asarray(
-        palette[min(low + 1, len(palette) - 1)]
-    ) * (place - low)
+    darker, lighter = np.asarray(palette[low]), np.asarray(palette[min(low + 1, len(palette) - 1)])
+    colour = darker * (1 - place + low) + lighter * (place - low)
     return tuple(np.clip(colour * rng.uniform(1 - spread, 1 + spread, 3), 8, 250).tolist())
 
 
 def sample_outer(rng: np.random.Generator) -> OuterFace:
+    """A random head."""
     return OuterFace(
         aspect=rng.uniform(1.24, 1.4),
         jaw=rng.uniform(0.06, 0.26),
@@ -106,6 +106,7 @@ def sample_outer(rng: np.random.Generator) -> OuterFace:
 
 
 def sample_inner(rng: np.random.Generator) -> InnerFace:
+    """A random inner face."""
     return InnerFace(
         eye_x=rng.uniform(0.36, 0.44),
         eye_y=rng.uniform(-0.16, -0.08),
@@ -130,9 +131,10 @@ def sample_inner(rng: np.random.Generator) -> InnerFace:
 
 
 def sample_trace(rng: np.random.Generator, strength: float) -> Trace:
+    """A random trace of a `spatial` fake."""
     kind = str(rng.choice(TRACES))
     spread = {"colour": 0.26, "blur": 0.1, "sharpen": 0.1, "border": 0.14}[kind] * strength
-    # never all alike: that would be brightness
+    # the three channels never go the same way: that would only be brightness
     signs = rng.choice((-1.0, 1.0)) * rng.permutation((-1.0, 1.0, 1.0))
     gain = 1 + signs * rng.uniform(0.6, 1.0, 3) * spread
     return Trace(kind, tuple(gain.tolist()), float(rng.uniform(0.8, 1.2)) * strength)
