@@ -5,38 +5,8 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-import yaml
 
-from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.stages import group_by_stage
-from dfdc_video.registry import MODELS, top_level
-
-CONFIGS = sorted((top_level("configs") / "model").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=[p.stem for p in CONFIGS])
-def test_every_parameter_of_every_configured_model_is_in_one_stage(path):
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    section = {k.lower(): v for k, v in config["MODEL"].items()}
-    clip = config.get("CLIP", {"NUM_FRAMES": 16, "HEIGHT": 64, "WIDTH": 64})
-    with torch.device("meta"):
-        model = build_classifier(
-            section.pop("name"), 2, clip["NUM_FRAMES"], (clip["HEIGHT"], clip["WIDTH"]), **section
-        )
-    stages = model.parameters_by_stage()
-    assert sorted(name for names in stages.values() for name in names) == sorted(
-        name for name, _ in model.named_parameters()
-    )
-    assert all(stages.values()), "no empty stage"
-    assert list(stages)[-1] == "head" and all(n.startswith(model.head_names) for n in stages["head"])
-    if any(n.startswith(("network.backbone.", "network.body.")) for n, _ in model.named_parameters()):
-        assert next(iter(stages)) == "stem" and len(stages) >= 4
-
-
-def test_the_configs_reach_every_registered_model():
-    assert {yaml.safe_load(p.read_text(encoding="utf-8"))["MODEL"]["NAME"] for p in CONFIGS} == set(
-        MODELS.names()
-    )
 
 
 @pytest.mark.parametrize(

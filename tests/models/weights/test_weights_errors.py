@@ -1,4 +1,4 @@
-"""Files that are damaged, hostile or something else: one line that says so, nothing run, the model as it was."""
+"""Damaged, hostile and foreign files: a one-line error, nothing executed, the model unchanged."""
 
 from __future__ import annotations
 
