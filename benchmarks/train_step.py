@@ -16,7 +16,7 @@ import torch
 
 from dfdc_video.config import resolve
 from dfdc_video.registry import BENCHMARKS
-from dfdc_video.runs.run import build_model
+from dfdc_video.runs.build import model_of
 
 SMALL = ("frame_small", "cnn_lstm_small", "efficientnet3d_small", "slowfast_small")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -54,7 +54,7 @@ def measure(
         frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         label = torch.arange(shape[0], device=device) % 2
         for precision in PRECISIONS:
-            model = build_model(cfg, 2).channels_last().to(device)
+            model = model_of(cfg, 2).channels_last().to(device)
             setups[name, precision] = (
                 model,
                 torch.optim.AdamW(model.parameters(), 1e-3),

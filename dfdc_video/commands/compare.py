@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dfdc_video.evaluation.compare import Comparison
+    from dfdc_video.folders.run import ExperimentFolder
 
 ORDER = 90
 HELP = "finished runs of the same split side by side -> table, CSV, report.html"
@@ -28,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from dfdc_video.evaluation.compare import compare
+    from dfdc_video.folders.run import ExperimentFolder
     from dfdc_video.report.page import write_page
 
     comparison = compare(
@@ -37,16 +42,17 @@ def run(args: argparse.Namespace) -> int:
         allow_different_frames=args.allow_different_frames,
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    comparison.to_csv(args.out / "table.csv")
+    folder = ExperimentFolder(args.out)
+    comparison.to_csv(folder.table)
     command = "dfdc-video compare " + " ".join(str(r) for r in args.runs)
-    write_page(args.out / "report.html", comparison, title="Comparison of runs", command=command)
-    show(comparison, args.out)
+    write_page(folder.page, comparison, title="Comparison of runs", command=command)
+    show(comparison, folder)
     return 0
 
 
-def show(comparison: Any, out: Path) -> None:
-    """The comparison in the terminal, and where its page and its table lie."""
+def show(comparison: Comparison, folder: ExperimentFolder) -> None:
+    """Print the comparison, and where its page and its table are."""
     from dfdc_video.report.terminal import print_comparison
 
     print_comparison(comparison)
-    print(f"{out / 'report.html'}\n{out / 'table.csv'}")
+    print(f"{folder.page}\n{folder.table}")

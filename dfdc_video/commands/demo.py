@@ -48,17 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dfdc_video.folders.run import ExperimentFolder
+
     try:
         comparison = demo(args.out, small=args.small)
     except KeyboardInterrupt:
         raise Interrupted("the same command: it continues where it was") from None
-    report = args.out / "runs" / "report.html"
-    show(comparison, report.parent)
+    folder = ExperimentFolder(args.out / "runs")
+    show(comparison, folder)
     if args.open:
         import webbrowser
 
         if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
-            webbrowser.open(report.resolve().as_uri())
+            webbrowser.open(folder.page.resolve().as_uri())
         else:
             print("no display here: open the report.html above in a browser")
     return 0

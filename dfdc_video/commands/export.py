@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from dfdc_video.models.weights.write import save_pyslowfast
-    from dfdc_video.runs.run import load_run
+    from dfdc_video.runs.run import load_model
 
-    print(save_pyslowfast(load_run(args.run), args.out))
+    print(save_pyslowfast(load_model(args.run), args.out))
     return 0

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dfdc_video.folders.run import ExperimentFolder
     from dfdc_video.registry import EXPERIMENTS
     from dfdc_video.runs.experiment import launch
 
@@ -38,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
         raise Interrupted(
             f"the same command: finished runs in {out} are kept, the interrupted one continues"
         ) from None
-    show(comparison, out)
+    show(comparison, ExperimentFolder(out))
     return 0

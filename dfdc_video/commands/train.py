@@ -24,11 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dfdc_video.config import load_dump, merge_overrides, resolve
+    from dfdc_video.config import merge_overrides, resolve
+    from dfdc_video.folders.run import RunFolder
 
     if args.resume:
         words = [args.config, *args.settings] if args.config else []
-        cfg, folder = merge_overrides(load_dump(args.resume / "config.yaml"), words), args.resume
+        cfg, folder = merge_overrides(RunFolder(args.resume).config(), words), args.resume
     elif not args.config:
         raise ValueError("name a config (see `dfdc-video list configs`) or --resume RUN")
     else:

@@ -8,7 +8,6 @@ not trusted.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,8 @@ import numpy as np
 import pandas as pd
 
 from dfdc_video.evaluation.metrics import CLIP, metric_names
-from dfdc_video.evaluation.pooling import (
-    pool_predictions,
-    probabilities,
-    read_predictions,
-    read_videos,
-    with_score,
-)
+from dfdc_video.evaluation.pooling import probabilities, with_score
+from dfdc_video.evaluation.results import RunResult, by_arm, read_result, refuse_unequal, with_unique_names
 from dfdc_video.evaluation.statistics import (
     FEW_GROUPS,
     Difference,
@@ -36,10 +30,8 @@ from dfdc_video.evaluation.statistics import (
     difference,
     resample_methods,
 )
+from dfdc_video.files import whole_file
 from dfdc_video.registry import nearest
-
-REQUIRED = ("name", "split", "split_hash", "clip", "pooling")
-SAME_VIDEO = ["video_id", "label", "method", "group_id"]
 
 
 def key_of(metric: str, method: str = "") -> str:
@@ -47,93 +39,6 @@ def key_of(metric: str, method: str = "") -> str:
     method's fakes.
     """
     return f"video/{metric}/{method}" if method else f"video/{metric}"
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A tested run: its report.json, its pooled video scores, and its training log where it has one."""
-
-    path: Path
-    name: str
-    report: dict[str, Any] = field(repr=False)
-    scores: pd.DataFrame = field(repr=False)
-    curves: pd.DataFrame | None = field(repr=False, default=None)
-
-    @property
-    def arm(self) -> tuple[str, str] | None:
-        """(experiment, arm) where the run is one of several seeds of an arm."""
-        experiment, arm = self.report.get("experiment"), self.report.get("arm")
-        return (
-            (str(experiment), str(arm))
-            if experiment and arm and self.report.get("seed") is not None
-            else None
-        )
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise FileNotFoundError(f"no run folder at {path}; expected a folder that `dfdc-video train` wrote")
-    if not (path / "report.json").is_file():
-        data = path / "data.json"
-        if data.is_file() and json.loads(data.read_text(encoding="utf-8")).get("merged"):
-            raise ValueError(
-                f"{path} was trained with its test split merged into train: it has no test scores to compare"
-            )
-        inside = sorted(p.parent.name for p in path.glob("*/report.json"))
-        hint = (
-            f"; the runs {', '.join(inside[:4])} lie inside: name them"
-            if inside
-            else "; run `dfdc-video test` on it first"
-        )
-        raise FileNotFoundError(f"{path} has no report.json{hint}")
-    try:
-        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path / 'report.json'} is damaged ({error}); run `dfdc-video test` on the run again"
-        ) from error
-    missing = [key for key in REQUIRED if not isinstance(report, dict) or key not in report]
-    if missing:
-        raise ValueError(
-            f"{path / 'report.json'} lacks {', '.join(missing)}; run `dfdc-video test` on the run again"
-        )
-    for key in ("clip", "pooling"):
-        if not isinstance(report[key], dict):
-            raise ValueError(
-                f"{path / 'report.json'}: {key} is {report[key]!r}, expected a table of settings"
-            )
-    return report
-
-
-def _read_curves(path: Path) -> pd.DataFrame | None:
-    """The CSV log; a run that was only tested has none, and an empty one says nothing."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return None
-    try:
-        return pd.read_csv(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged: {str(error).splitlines()[0][:120]}; delete it to compare without curves"
-        ) from error
-
-
-def load_run(path: str | Path, *, pooling: str | None = None) -> RunResult:
-    """Read a run folder and pool its predictions as its report says, or by the `pooling` that is given.
-
-    Raises FileNotFoundError for what is missing and ValueError for what is damaged or does not fit together,
-    with the folder named.
-    """
-    path = Path(path).expanduser()
-    report = _read_report(path)
-    predictions, videos = read_predictions(path / "predictions.csv"), read_videos(path / "videos.csv")
-    recorded = {str(k).upper(): v for k, v in report["pooling"].items()}
-    name = pooling or recorded.pop("NAME", "mean")
-    settings = {} if pooling else {k.lower(): v for k, v in recorded.items()}
-    try:
-        scores = pool_predictions(predictions, videos, pooling=name, settings=settings)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return RunResult(path, str(report["name"]), report, scores, _read_curves(path / "metrics.csv"))
 
 
 @dataclass(frozen=True)
@@ -207,93 +112,9 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `table()`; the file appears whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
-        self.table().to_csv(temporary, index=False)
-        os.replace(temporary, path)
-        return path
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
-        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
-    return result
-
-
-def _refuse_unequal(runs: Sequence[RunResult], *, allow_different_frames: bool) -> list[str]:
-    """Raise unless the runs were tested on the same videos of the same split from the same frames; returns
-    what was let pass.
-    """
-    first = runs[0]
-    for run in runs[1:]:
-        for entry, advice in (
-            ("split_hash", "train them on one prepared folder"),
-            ("split", "test them on one split"),
-        ):
-            a, b = first.report[entry], run.report[entry]
-            if a != b:
-                raise ValueError(
-                    f"{first.name} has {entry} {a} and {run.name} has {b}: their numbers cannot be "
-                    f"compared; {advice}"
-                )
-        if probabilities(run.scores).shape != probabilities(first.scores).shape or not run.scores[
-            SAME_VIDEO
-        ].equals(first.scores[SAME_VIDEO]):
-            apart = sorted(
-                set(map(tuple, first.scores[SAME_VIDEO].to_numpy()))
-                ^ set(map(tuple, run.scores[SAME_VIDEO].to_numpy()))
-            )
-            detail = (
-                f"{len(apart)} rows differ, first {apart[0][0]}" if apart else "the number of classes differs"
-            )
-            raise ValueError(
-                f"{first.name} and {run.name} were not tested on the same videos ({detail}); test both "
-                "again on one prepared folder"
-            )
-    policies = {run.name: _flat(run.report["clip"]) for run in runs}
-    keys = sorted(set().union(*policies.values()))
-    unequal = [k for k in keys if len({json.dumps(p.get(k), sort_keys=True) for p in policies.values()}) > 1]
-    if not unequal:
-        return []
-    who = "; ".join(
-        f"{name}: " + ", ".join(f"{k}={policy.get(k)}" for k in unequal) for name, policy in policies.items()
-    )
-    if not allow_different_frames:
-        raise ValueError(
-            f"the runs saw different frames ({who}); use one CLIP section, or allow different frames on "
-            "purpose"
-        )
-    return [f"The runs saw different frames: {who}."]
-
-
-def _unique_names(runs: list[RunResult]) -> list[RunResult]:
-    """Names that tell the runs apart: the report's, with the folder where two share one."""
-    count = Counter(run.name for run in runs)
-    short = [run.name if count[run.name] == 1 else f"{run.name} ({run.path.resolve().name})" for run in runs]
-    names = short if len(set(short)) == len(runs) else [f"{run.name} ({run.path.resolve()})" for run in runs]
-    return [
-        RunResult(run.path, name, run.report, run.scores, run.curves)
-        for run, name in zip(runs, names, strict=True)
-    ]
-
-
-def _by_arm(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Row name -> its runs: the seeds of an arm together, every other run by itself, in the order given."""
-    several = len({run.arm[0] for run in runs if run.arm}) > 1
-    rows: dict[str, list[RunResult]] = {}
-    for run in runs:
-        name = run.name if run.arm is None else "/".join(run.arm) if several else run.arm[1]
-        seeds = [r.report["seed"] for r in rows.get(name, [])]
-        if run.arm is not None and run.report["seed"] in seeds:
-            raise ValueError(
-                f"arm {name} has seed {run.report['seed']} twice "
-                f"({rows[name][seeds.index(run.report['seed'])].path} and {run.path})"
-            )
-        if run.arm is None and name in rows:
-            raise ValueError(f"run {run.path} has the name of an arm, {name!r}; rename it")
-        rows.setdefault(name, []).append(run)
-    return rows
+        with whole_file(Path(path)) as temporary:
+            self.table().to_csv(temporary, index=False)
+        return Path(path)
 
 
 def _row(name: str, runs: list[RunResult], *, num_samples: int, seed: int, level: float, clip: float) -> Row:
@@ -363,10 +184,10 @@ def compare(
     repeated = [str(p) for p, count in Counter(resolved).items() if count > 1]
     if repeated:
         raise ValueError(f"run {repeated[0]} was given twice")
-    runs = _unique_names([load_run(p, pooling=pooling) for p in paths])
-    warnings = _refuse_unequal(runs, allow_different_frames=allow_different_frames)
+    runs = with_unique_names([read_result(p, pooling=pooling) for p in paths])
+    warnings = refuse_unequal(runs, allow_different_frames=allow_different_frames)
     settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "level": level, "clip": clip}
-    rows = tuple(_row(name, members, **settings) for name, members in _by_arm(runs).items())
+    rows = tuple(_row(name, members, **settings) for name, members in by_arm(runs).items())
     known = {row.name: row for row in rows}
     baseline = rows[0].name if baseline is None else baseline
     if baseline not in known:

@@ -8,18 +8,14 @@ from here on reruns without a model.
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from dfdc_video.folders.run import PREDICTION_COLUMNS, SCORED_COLUMNS, require_columns
 from dfdc_video.records import STATUSES
-from dfdc_video.registry import POOLINGS, nearest, settings_of
-
-PREDICTION_COLUMNS = ("video_id", "track_id", "start_frame", "label")  # and logit_0 … logit_{K-1}
-VIDEO_COLUMNS = ("video_id", "label", "method", "group_id", "status")
+from dfdc_video.registry import POOLINGS
 
 
 def _track_means(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
@@ -56,53 +52,6 @@ def mean_over_clips(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
     return probs.mean(axis=0)
 
 
-def _read(path: Path, columns: tuple[str, ...], made_by: str) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path.name} in {path.parent}; {made_by} writes it")
-    text = [c for c in ("video_id", "track_id", "method", "group_id", "status") if c in columns]
-    try:  # ids stay text: "007" is no number, and "NA" is an id like any other
-        table = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(text, str),
-            keep_default_na=False,
-            na_values={"label": [""]},
-            low_memory=False,
-        )
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # EmptyDataError, ParserError and UnicodeDecodeError are ValueErrors
-        raise ValueError(
-            f"{path} is damaged: {str(error).splitlines()[0][:120]}; {made_by} writes it anew"
-        ) from error
-    _require(table, columns, str(path))
-    return table
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """`predictions.csv` of a run folder; logits that are no numbers become NaN, which `pool_predictions`
-    refuses by video.
-    """
-    table = _read(Path(path), PREDICTION_COLUMNS, "`dfdc-video test RUN`")
-    for column in (c for c in table.columns if c.startswith("logit_")):
-        table[column] = pd.to_numeric(table[column], errors="coerce")
-    return table
-
-
-def read_videos(path: str | Path) -> pd.DataFrame:
-    """`videos.csv` of a run folder: every video of the tested split, with label, method, group and status."""
-    return _read(Path(path), VIDEO_COLUMNS, "`dfdc-video test RUN`")
-
-
-def _require(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
-    missing = [c for c in columns if c not in table.columns]
-    if missing:
-        raise ValueError(
-            f"{what} lacks the columns {', '.join(missing)}; it has "
-            f"{', '.join(map(str, table.columns)) or 'none'}"
-        )
-
-
 def _logit_columns(predictions: pd.DataFrame) -> list[str]:
     found = {c for c in predictions.columns if re.fullmatch(r"logit_\d+", str(c))}
     expected = [f"logit_{k}" for k in range(len(found))]
@@ -129,8 +78,8 @@ def _check(predictions: pd.DataFrame, videos: pd.DataFrame) -> tuple[pd.DataFram
     """Both tables with ids as text and labels as whole numbers; everything that does not fit is refused by
     name.
     """
-    _require(predictions, PREDICTION_COLUMNS, "the predictions")
-    _require(videos, VIDEO_COLUMNS, "the table of videos")
+    require_columns(predictions, PREDICTION_COLUMNS, "the table of predictions")
+    require_columns(videos, SCORED_COLUMNS, "the table of videos")
     logits = _logit_columns(predictions)
     if predictions.empty:
         raise ValueError("the predictions have no row; no clip was scored")
@@ -180,22 +129,8 @@ def _check(predictions: pd.DataFrame, videos: pd.DataFrame) -> tuple[pd.DataFram
     return predictions, videos, logits
 
 
-def pooling_function(pooling: str, settings: dict[str, Any]) -> Any:
-    """The registered pooling, after its settings were checked against its signature."""
-    function = POOLINGS.get(pooling)
-    known = settings_of(function)
-    for name in settings:
-        if name not in known:
-            raise ValueError(f"pooling '{pooling}' has no setting '{name}'; {nearest(name, known)}")
-    return function
-
-
 def pool_predictions(
-    predictions: pd.DataFrame,
-    videos: pd.DataFrame,
-    *,
-    pooling: str = "mean",
-    settings: dict[str, Any] | None = None,
+    predictions: pd.DataFrame, videos: pd.DataFrame, *, pooling: str = "mean"
 ) -> pd.DataFrame:
     """One row per video of `videos`, in the order of video_id: clip probabilities (softmax of the logits)
     pooled within the video.
@@ -206,8 +141,7 @@ def pool_predictions(
     A video with a prediction is `scored`. The order of rows is irrelevant, to the last bit. Raises ValueError
     for tables that do not fit together.
     """
-    settings = settings or {}
-    function = pooling_function(pooling, settings)
+    pool = POOLINGS.get(pooling)
     predictions, videos, logits = _check(predictions, videos)
     predictions = predictions.sort_values(["video_id", "track_id", "start_frame", *logits])
     videos = videos.sort_values("video_id").reset_index(drop=True)
@@ -219,7 +153,7 @@ def pool_predictions(
     position = {video_id: i for i, video_id in enumerate(videos["video_id"])}
     for video_id, rows in predictions.groupby("video_id", sort=False).indices.items():
         i = position[video_id]
-        probs[i] = function(clip_probs[rows], track_ids[rows], **settings)
+        probs[i] = pool(clip_probs[rows], track_ids[rows])
         counts[i] = len(set(track_ids[rows])), len(rows)
 
     method = videos["method"].fillna("").astype(str)

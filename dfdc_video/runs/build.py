@@ -23,8 +23,8 @@ from dfdc_video.config import SHARED, config_hash, keywords, to_dict
 from dfdc_video.data.datamodule import ClipData
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.environment import bf16_is_native
-from dfdc_video.files import write_atomic
 from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.run import SCORED_COLUMNS, RunFolder
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.mask import add_mask_head
 from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
@@ -33,19 +33,21 @@ from dfdc_video.training.module import ClassifierModule
 from dfdc_video.training.optimisers import stage_factors
 from dfdc_video.training.schedules import LRSchedule
 
-log = logging.getLogger(__name__)
-# devices found, tips, "max_epochs reached": nothing that a run needs
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-NOISE = (
-    ("does not have many workers"),
-    ("in eval mode at the start"),
-    ("smaller than the logging"),
+# warnings of Lightning and PyTorch that are about choices made here on purpose
+EXPECTED_WARNINGS = (
+    "does not have many workers",
+    "in eval mode at the start",
+    "smaller than the logging",
     "isinstance.treespec",
     "Checkpoint directory",
 )
-for noise in NOISE:
-    warnings.filterwarnings("ignore", message=f".*{noise}")
-VIDEO_COLUMNS = ["video_id", "label", "method", "group_id", "status"]
+
+
+def _silence_lightning() -> None:
+    """No reports of devices, tips or "max_epochs reached", and no expected warnings; idempotent."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for text in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=f".*{text}")
 
 
 def clip_spec(cfg: CfgNode) -> ClipSpec:
@@ -97,7 +99,7 @@ def embed(data: ClipData, model: VideoClassifier, splits: Sequence[str], *, quie
     model.train(training)
 
 
-def build_model(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = False) -> VideoClassifier:
+def model_of(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = False) -> VideoClassifier:
     """The network of a config with fresh weights, or timm's where the config says so and no checkpoint
     replaces them anyway.
     """
@@ -144,8 +146,8 @@ def build_lr_schedule(cfg: CfgNode, steps_per_epoch: int) -> LRSchedule:
 def build_module(
     cfg: CfgNode, manifest: Manifest, *, steps_per_epoch: int = 0, checkpoint_follows: bool = False
 ) -> ClassifierModule:
-    """Model, loss, optimiser and schedule of a config; without `steps_per_epoch` a module for scoring only."""
-    model = build_model(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last()
+    """The module of a config; one for scoring only without `steps_per_epoch`."""
+    model = model_of(cfg, manifest.num_classes, checkpoint_follows=checkpoint_follows).channels_last()
     factors = build_factors(cfg, model)
     by_parameter = {
         name: factors[stage] for stage, names in model.parameters_by_stage().items() for name in names
@@ -158,7 +160,7 @@ def build_module(
         loss=LOSSES.get(cfg.LOSS.NAME)(**keywords(cfg.LOSS)),
         optimizer=partial(make, **keywords(cfg.OPTIM, tuple(SHARED["OPTIM"]))),
         lr_schedule=build_lr_schedule(cfg, steps_per_epoch) if steps_per_epoch else None,
-        videos={split: manifest.videos_of(split)[VIDEO_COLUMNS] for split in ("val", "test")},
+        videos={split: manifest.videos_of(split)[list(SCORED_COLUMNS)] for split in ("val", "test")},
         pooling=cfg.TEST.POOLING,
         max_bad_fraction=cfg.DATA.MAX_BAD_FRACTION,
         mask_weight=cfg.MASK.WEIGHT,
@@ -171,7 +173,7 @@ def precision(cfg: CfgNode) -> str:
     return "bf16-mixed" if bf16_is_native() else "32-true"
 
 
-def build_wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> list[Logger]:
+def build_wandb(cfg: CfgNode, run: RunFolder, name: str, manifest: Manifest) -> list[Logger]:
     """W&B logger, or none where it is disabled. Its run id is kept in the run folder, so that a resumed run
     stays one run.
     """
@@ -185,15 +187,12 @@ def build_wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> li
             "WANDB.MODE online needs an account: run `wandb login` or set WANDB_API_KEY, or use "
             "WANDB.MODE offline"
         )
-    id_file = folder / "wandb_id.txt"
-    if not id_file.is_file():
-        write_atomic(id_file, wandb.util.generate_id() + "\n")
     logger = WandbLogger(
         project=cfg.WANDB.PROJECT,
         name=cfg.WANDB.NAME or name,
         group=cfg.WANDB.GROUP or None,
-        id=id_file.read_text(encoding="utf-8").strip(),
-        save_dir=str(folder),
+        id=run.wandb_id(wandb.util.generate_id),
+        save_dir=str(run.path),
         offline=cfg.WANDB.MODE == "offline",
         resume="allow",
         settings=wandb.Settings(x_disable_stats=True, silent=True),
@@ -206,6 +205,7 @@ def build_wandb(cfg: CfgNode, folder: Path, name: str, manifest: Manifest) -> li
 def build_trainer(
     cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: list[Any], quiet: bool
 ) -> L.Trainer:
+    _silence_lightning()
     bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
     return L.Trainer(
         default_root_dir=folder,

@@ -7,17 +7,21 @@ another run.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from yacs.config import CfgNode
 
 from dfdc_video.config import config_hash, keyword_arguments, parse_overrides, resolve
 from dfdc_video.evaluation.compare import Comparison, compare
+from dfdc_video.folders.run import ExperimentFolder, RunFolder
 from dfdc_video.registry import EXPERIMENTS, nearest, summary_of
 from dfdc_video.report.page import write_page
+from dfdc_video.runs.checks import check
+from dfdc_video.runs.run import train
 
 log = logging.getLogger(__name__)
 
@@ -54,63 +58,76 @@ def launch(
     """Run every arm and seed of a registered experiment into OUT/<arm>/seed<n>, then compare them into
     OUT/report.html and table.csv.
 
-    Runs that are done are kept, interrupted ones continue, so that calling it again finishes what is missing.
+    Finished runs are kept and interrupted ones continue, so that calling it again finishes what is missing.
     Every config is resolved and checked before the first run starts: a mistyped key costs no training. A
-    failing arm does not stop the others; it is raised at the end.
+    failing arm does not stop the others; its error is raised at the end.
 
     `overrides` are KEY VALUE pairs: lower-case ones are settings of the experiment itself, the others go over
     the config of every arm.
     """
-    from dfdc_video.runs.run import check, train
-
+    folder = ExperimentFolder(out)
     declared = EXPERIMENTS.get(name)
     own, settings_of_all = split_settings(declared, overrides)
-    experiment = declared(**own)
+    experiment: Experiment = declared(**own)
+    plan = _plan(name, experiment, folder, settings_of_all, seeds=seeds, arms=arms)
+    for planned in plan:
+        check(planned.cfg)
+    failed = {}
+    for number, planned in enumerate(plan, start=1):
+        place = f"[{number}/{len(plan)}] {planned.run.path}"
+        if planned.run.is_finished(config_hash(planned.cfg)):
+            log.info("%s: done before", place)
+            continue
+        log.info("%s", place)
+        try:
+            train(
+                planned.cfg,
+                planned.run.path,
+                name=f"{planned.arm}-seed{planned.cfg.SEED}",
+                resume=planned.run.started,
+                quiet=quiet,
+                extra={"experiment": name, "arm": planned.arm},
+            )
+        except (ValueError, OSError, RuntimeError) as error:
+            failed[f"{planned.arm} seed {planned.cfg.SEED}"] = str(error)
+            log.error("%s failed: %s", planned.run.path, error)
+    if failed:
+        where, why = next(iter(failed.items()))
+        raise ValueError(
+            f"{len(failed)} of {len(plan)} runs failed (first: {where}: {why}); the finished "
+            "ones are kept: run it again"
+        )
+    return _compare(name, experiment, folder, plan, command=_command(name, overrides))
+
+
+class _Planned(NamedTuple):
+    """One run of an experiment."""
+
+    arm: str
+    run: RunFolder
+    cfg: CfgNode
+
+
+def _plan(
+    name: str,
+    experiment: Experiment,
+    folder: ExperimentFolder,
+    overrides: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    arms: Sequence[str],
+) -> list[_Planned]:
+    """The runs of an experiment, seed by seed: all arms and seeds that it declares, or those given."""
     for arm in arms:
         if arm not in experiment.arms:
             raise ValueError(f"unknown arm '{arm}' of {name}; {nearest(arm, experiment.arms)}")
-    chosen = {arm: experiment.arms[arm] for arm in (arms or experiment.arms)}
     plan = []
     for seed in seeds or experiment.seeds:
-        for arm, settings in chosen.items():
+        for arm in arms or experiment.arms:
             common = ["SEED", str(seed), "WANDB.GROUP", name, "WANDB.NAME", f"{arm}-seed{seed}"]
-            plan.append(
-                (
-                    arm,
-                    Path(out) / arm / f"seed{seed}",
-                    resolve(experiment.base, arm=settings, overrides=[*common, *settings_of_all]),
-                )
-            )
-    for _, _, cfg in plan:
-        check(cfg)
-    failed = {}
-    for number, (arm, folder, cfg) in enumerate(plan, start=1):
-        if _is_done(folder, config_hash(cfg)):
-            log.info("[%d/%d] %s: done before", number, len(plan), folder)
-            continue
-        log.info("[%d/%d] %s", number, len(plan), folder)
-        resume = (folder / "config.yaml").is_file()
-        try:
-            train(
-                cfg,
-                folder,
-                name=f"{arm}-seed{cfg.SEED}",
-                resume=resume,
-                quiet=quiet,
-                extra={"experiment": name, "arm": arm},
-            )
-        except (ValueError, OSError, RuntimeError) as error:
-            failed[f"{arm} seed {cfg.SEED}"] = str(error)
-            log.error("%s failed: %s", folder, error)
-    if failed:
-        first = next(iter(failed.items()))
-        raise ValueError(
-            f"{len(failed)} of {len(plan)} runs failed (first: {first[0]}: {first[1]}); the finished "
-            "ones are kept: run it again"
-        )
-    return finish(
-        name, experiment, Path(out), [folder for _, folder, _ in plan], command=_command(name, overrides)
-    )
+            cfg = resolve(experiment.base, arm=experiment.arms[arm], overrides=[*common, *overrides])
+            plan.append(_Planned(arm, folder.run(arm, seed), cfg))
+    return plan
 
 
 def split_settings(
@@ -132,32 +149,21 @@ def split_settings(
     return keyword_arguments(declared, own), rest
 
 
-def finish(
-    name: str, experiment: Experiment, out: Path, folders: Sequence[Path], *, command: str
+def _compare(
+    name: str, experiment: Experiment, folder: ExperimentFolder, plan: Sequence[_Planned], *, command: str
 ) -> Comparison:
-    baseline = experiment.baseline if any(f.parent.name == experiment.baseline for f in folders) else None
-    comparison = compare(folders, baseline=baseline, allow_different_frames=experiment.allow_different_frames)
-    comparison.to_csv(out / "table.csv")
-    question = summary_of(EXPERIMENTS.get(name))
-    write_page(
-        out / "report.html", comparison, title=question or name, notes=experiment.notes, command=command
+    """Compare the finished runs of an experiment and write its table and page."""
+    baseline = experiment.baseline if any(p.arm == experiment.baseline for p in plan) else None
+    comparison = compare(
+        [p.run.path for p in plan],
+        baseline=baseline,
+        allow_different_frames=experiment.allow_different_frames,
     )
+    comparison.to_csv(folder.table)
+    title = summary_of(EXPERIMENTS.get(name)) or name
+    write_page(folder.page, comparison, title=title, notes=experiment.notes, command=command)
     return comparison
 
 
 def _command(name: str, overrides: Sequence[str]) -> str:
     return " ".join(["dfdc-video run", name, *overrides])
-
-
-def _is_done(folder: Path, expected_hash: str) -> bool:
-    """Whether the folder holds a finished run of exactly these settings."""
-    file = folder / "report.json"
-    if not file.is_file():
-        return False
-    found = json.loads(file.read_text(encoding="utf-8")).get("config_hash")
-    if found != expected_hash:
-        raise ValueError(
-            f"{folder} holds a run of other settings (config hash {found}, now {expected_hash}); "
-            "choose another --out"
-        )
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from dfdc_video.media.writer import VideoWriter
 from dfdc_video.training.freezing import Freezer
 from dfdc_video.training.schedules import base_rate
 
@@ -88,23 +90,34 @@ class Freezing(Callback):
 
 
 class SampleClips(Callback):
-    """Hands the first training batch, where it has frames, to `write(frames (B, C, T, H, W) uint8, labels,
-    video_ids, folder)`, once.
+    """Writes the first clips of the first training batch, where it has frames, as small videos, once: the
+    input of the model, augmentation included.
     """
 
-    def __init__(self, folder: Path, write: Any) -> None:
-        self.folder, self.write = folder, write
+    def __init__(self, file_of: Callable[[str, int], Path], *, fps: float, most: int = 8) -> None:
+        """`file_of` gives the file for a clip of (video_id, label); at most `most` clips are written."""
+        self.file_of, self.fps, self.most = file_of, fps, most
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if (
-            batch_idx == 0
-            and trainer.current_epoch == 0
-            and trainer.is_global_zero
-            and batch["frames"] is not None
-        ):
-            files = self.write(batch["frames"], batch["label"].tolist(), batch["video_id"], self.folder)
-            for logger in trainer.loggers:
-                if hasattr(logger, "log_video"):
-                    logger.log_video("samples", [str(f) for f in files], format=["mp4"] * len(files))
+        first = batch_idx == 0 and trainer.current_epoch == 0 and trainer.is_global_zero
+        if not first or batch["frames"] is None:
+            return
+        files = self._write(batch["frames"], batch["label"].tolist(), batch["video_id"])
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_video"):
+                logger.log_video("samples", [str(f) for f in files], format=["mp4"] * len(files))
+
+    def _write(self, frames: torch.Tensor, labels: Sequence[int], video_ids: Sequence[str]) -> list[Path]:
+        """Frames (B, C, T, H, W) uint8 -> one video per clip, cropped to an even size as the codec needs."""
+        files = []
+        for clip, label, video_id in list(zip(frames, labels, video_ids, strict=True))[: self.most]:
+            file = self.file_of(video_id, label)
+            images = clip.permute(1, 2, 3, 0).cpu().numpy()
+            height, width = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
+            with VideoWriter(file, fps=self.fps) as writer:
+                for image in images:
+                    writer.add(image[:height, :width])
+            files.append(file)
+        return files

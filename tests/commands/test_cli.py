@@ -121,7 +121,7 @@ def test_export_writes_what_pyslowfast_reads(capsys, tmp_path, prepared_root, mo
     import torch
 
     import dfdc_video
-    from dfdc_video.runs.run import load_run
+    from dfdc_video.runs.run import load_model
 
     monkeypatch.chdir(tmp_path)
     clip = "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32".split()
@@ -135,7 +135,7 @@ def test_export_writes_what_pyslowfast_reads(capsys, tmp_path, prepared_root, mo
     names = torch.load("there.pyth", weights_only=True)["model_state"]
     assert "s1.pathway0_stem.conv.weight" in names and "head.projection.weight" in names
     ours, again = (
-        load_run("slowfast_small"),
+        load_model("slowfast_small"),
         dfdc_video.build_model("slowfast_small", num_frames=4, height=32, width=32).eval(),
     )
     dfdc_video.load_weights(again, "there.pyth", keep_head=True)

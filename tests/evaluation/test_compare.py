@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dfdc_video.evaluation.compare import compare, load_run
+from dfdc_video.evaluation.compare import compare
+from dfdc_video.evaluation.results import read_result
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_table_says_what_the_predictions_say(pair, tmp_path):
     comparison = compare(pair, num_samples=300)
     table = comparison.table().set_index("name")
     assert list(table.index) == ["frame", "slowfast"]
-    for run in map(load_run, pair):
+    for run in map(read_result, pair):
         part = run.scores[run.scores["method"] != "spatial"]
         assert table.loc[run.name, "video/auc"] == pytest.approx(
             roc_auc_score(run.scores["label"], run.scores["score"])
@@ -88,7 +89,7 @@ def test_seeds_of_an_arm_become_one_row(runs, tmp_path):
     comparison = compare(paths, num_samples=200)
     assert [(row.name, len(row.runs)) for row in comparison.rows] == [("frame", 3), ("sequence", 3)]
     row, table = comparison.rows[0], comparison.table().set_index("name")
-    members = [load_run(p) for p in paths[:3]]
+    members = [read_result(p) for p in paths[:3]]
     values = [roc_auc_score(m.scores["label"], m.scores["score"]) for m in members]
     assert table.loc["frame", "video/auc_seed_sd"] == pytest.approx(np.std(values, ddof=1))
     assert table.loc["frame", "video/auc"] == pytest.approx(np.mean(values)), (
@@ -127,17 +128,17 @@ def test_runs_of_one_name_are_told_apart(runs, pair, tmp_path):
 
 def test_recorded_and_chosen_pooling(runs, tmp_path):
     path = runs.write(tmp_path / "run", report={"pooling": {"NAME": "max_track"}})
-    recorded, chosen = load_run(path), load_run(path, pooling="mean")
+    recorded, chosen = read_result(path), read_result(path, pooling="mean")
     assert (recorded.scores["score"] >= chosen.scores["score"]).all()
     assert (recorded.scores["score"] > chosen.scores["score"]).any()
 
 
 def test_missing_and_damaged_pieces_are_named(runs, tmp_path):
     with pytest.raises(FileNotFoundError, match="no run folder at .*nowhere"):
-        load_run(tmp_path / "nowhere")
+        read_result(tmp_path / "nowhere")
     run = runs.write(tmp_path / "parent" / "run")
-    with pytest.raises(FileNotFoundError, match="has no report.json; the runs run lie inside"):
-        load_run(tmp_path / "parent")
+    with pytest.raises(FileNotFoundError, match="has no report.json; it contains the runs run: name them"):
+        read_result(tmp_path / "parent")
     report = (run / "report.json").read_text()
     for text, message in (
         (report[:40], "report.json is damaged"),
@@ -146,19 +147,19 @@ def test_missing_and_damaged_pieces_are_named(runs, tmp_path):
     ):
         (run / "report.json").write_text(text)
         with pytest.raises(ValueError, match=message):
-            load_run(run)
+            read_result(run)
     (run / "report.json").write_text(report.replace('"mean"', '"meen"'))
     with pytest.raises(ValueError, match="run: unknown pooling 'meen'; did you mean mean"):
-        load_run(run)
+        read_result(run)
     (run / "report.json").write_text(report)
     (run / "metrics.csv").write_text('epoch,step\n"1,2\n3')
     with pytest.raises(ValueError, match="metrics.csv is damaged"):
-        load_run(run)
+        read_result(run)
     (run / "metrics.csv").unlink()
-    assert load_run(run).curves is None
+    assert read_result(run).curves is None
     (run / "videos.csv").unlink()
     with pytest.raises(FileNotFoundError, match="no videos.csv"):
-        load_run(run)
+        read_result(run)
 
 
 def test_cautions(runs, tmp_path):

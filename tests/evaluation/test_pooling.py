@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfdc_video.evaluation.pooling import pool_predictions, read_predictions, read_videos
+from dfdc_video.evaluation.pooling import pool_predictions
+from dfdc_video.folders.run import RunFolder
 from dfdc_video.registry import POOLINGS
 
 
@@ -115,11 +116,9 @@ def test_one_class_is_refused(tables):
         pool_predictions(predictions.assign(label=0), videos.assign(label=0))
 
 
-def test_unknown_pooling_and_setting_are_refused(tables):
+def test_unknown_pooling_is_refused(tables):
     with pytest.raises(ValueError, match="unknown pooling 'max_trak'; did you mean max_track"):
         pool_predictions(*tables, pooling="max_trak")
-    with pytest.raises(ValueError, match="pooling 'mean' has no setting 'power'"):
-        pool_predictions(*tables, settings={"power": 2})
 
 
 def test_ids_that_look_like_numbers_or_gaps_stay_text(tables, tmp_path):
@@ -131,9 +130,7 @@ def test_ids_that_look_like_numbers_or_gaps_stay_text(tables, tmp_path):
     )
     predictions.to_csv(tmp_path / "predictions.csv", index=False)
     videos.to_csv(tmp_path / "videos.csv", index=False)
-    scores = pool_predictions(
-        read_predictions(tmp_path / "predictions.csv"), read_videos(tmp_path / "videos.csv")
-    )
+    scores = pool_predictions(RunFolder(tmp_path).predictions(), RunFolder(tmp_path).videos())
     assert sorted(scores["video_id"]) == ["007", "1e3", "NA", "d"]
     assert scores.set_index("video_id").loc["NA", "score"] == pytest.approx(0.55)
 
@@ -141,10 +138,10 @@ def test_ids_that_look_like_numbers_or_gaps_stay_text(tables, tmp_path):
 def test_damaged_files_are_named(tmp_path):
     path = tmp_path / "predictions.csv"
     with pytest.raises(FileNotFoundError, match="no predictions.csv"):
-        read_predictions(path)
+        RunFolder(tmp_path).predictions()
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="predictions.csv is damaged"):
-        read_predictions(path)
+        RunFolder(tmp_path).predictions()
     path.write_text("video_id,label\na,1\n")
     with pytest.raises(ValueError, match="predictions.csv lacks the columns track_id, start_frame"):
-        read_predictions(path)
+        RunFolder(tmp_path).predictions()

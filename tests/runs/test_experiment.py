@@ -9,8 +9,9 @@ import pytest
 from dfdc_video.cli import main
 from dfdc_video.config import config_hash, resolve
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.build import build_lr_schedule
 from dfdc_video.runs.experiment import Experiment, launch, split_settings
-from dfdc_video.runs.run import build_lr_schedule, train
+from dfdc_video.runs.run import train
 
 QUICK = (
     "DATA.CACHE false CLIP.NUM_FRAMES 4 CLIP.HEIGHT 32 CLIP.WIDTH 32 TRAIN.EPOCHS 1 TRAIN.BATCH_SIZE 4 "

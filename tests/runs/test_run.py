@@ -15,9 +15,12 @@ import torch
 
 from dfdc_video.config import dump
 from dfdc_video.evaluation.compare import compare
+from dfdc_video.folders.run import RunFolder
 from dfdc_video.registry import EXPERIMENTS
+from dfdc_video.runs.build import build_data, load_manifest, model_of
+from dfdc_video.runs.checks import check
 from dfdc_video.runs.experiment import Experiment, launch
-from dfdc_video.runs.run import _newest_checkpoint, build_model, check, score, train
+from dfdc_video.runs.run import score, train
 from dfdc_video.training.module import NonFiniteLoss
 
 
@@ -134,7 +137,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished, tmp_path, stop, how
     )
     assert done.returncode == (-signal.SIGKILL if how == "kill" else 130), done.stderr
     assert not (stopped / "report.json").exists()
-    assert torch.load(_newest_checkpoint(stopped), weights_only=True)["global_step"] == stop
+    assert torch.load(RunFolder(stopped).newest_checkpoint(), weights_only=True)["global_step"] == stop
     train(cfg, stopped, name="x", resume=True, quiet=True)
     assert same(weights(folder), weights(stopped))
     curves = [pd.read_csv(f / "metrics.csv") for f in (folder, stopped)]
@@ -232,7 +235,7 @@ def test_a_model_starts_from_weights_that_it_is_given(finished, small_config, tm
     text = (tmp_path / "run" / "init_from.txt").read_text()
     assert "head" in text.lower() or "left out" in text.lower(), text
     assert hashlib.sha256((folder / "checkpoints/best.ckpt").read_bytes()).hexdigest() in text
-    assert report["num_parameters"] == sum(p.numel() for p in build_model(cfg, 2).parameters())
+    assert report["num_parameters"] == sum(p.numel() for p in model_of(cfg, 2).parameters())
     with pytest.raises(ValueError):
         wrong = small_config("MODEL.INIT_FROM", str(folder / "checkpoints/best.ckpt"), name="slowfast_small")
         train(wrong, tmp_path / "wrong", name="wrong", quiet=True)
@@ -242,12 +245,10 @@ def test_two_models_of_one_seed_see_the_same_order(small_config):
     """Identical splits and clips are what makes arms comparable: the order follows data and seed, never the
     model.
     """
-    from dfdc_video.runs.run import build_data, load_manifest
-
     orders = []
     for name in ("frame_small", "slowfast_small"):
         cfg = small_config(name=name)
-        build_model(cfg, 2)
+        model_of(cfg, 2)
         orders.append(
             [b["track_id"] + b["start_frame"] for b in build_data(cfg, load_manifest(cfg)).train_dataloader()]
         )
@@ -363,8 +364,8 @@ def test_scoring_and_resuming_need_no_network_for_pretrained_weights(finished, m
     from dfdc_video.config import merge_overrides
 
     pretrained = merge_overrides(cfg, ["MODEL.PRETRAINED", "true"])
-    build_model(pretrained, 2)
-    build_model(pretrained, 2, checkpoint_follows=True)
+    model_of(pretrained, 2)
+    model_of(pretrained, 2, checkpoint_follows=True)
     assert asked == [True, False]
 
 

@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from dfdc_video.data.dataset import ClipDataset
-from dfdc_video.runs.run import (
-    build_data,
-    build_model,
-    check,
-    clip_spec,
-    load_manifest,
-    load_run,
-    score,
-    train,
-)
+from dfdc_video.runs.build import build_data, clip_spec, load_manifest, model_of
+from dfdc_video.runs.checks import check
+from dfdc_video.runs.run import load_model, score, train
 from dfdc_video.training.module import ClassifierModule
 
 SETTINGS = ("DATA.EMBEDDINGS", "true", "AUGMENT.NAME", "none")
@@ -82,7 +75,7 @@ def test_a_run_over_embeddings_is_a_run_over_frames(family, frame_checkpoint, sm
         (clips[i] for i in range(len(clips))), key=lambda item: (item["track_id"], item["start_frame"])
     )
     with torch.no_grad():
-        logits = load_run(folder)(torch.stack([item["frames"] for item in items]))
+        logits = load_model(folder)(torch.stack([item["frames"] for item in items]))
     torch.testing.assert_close(
         torch.tensor(table[["logit_0", "logit_1"]].to_numpy()).float(), logits, rtol=1e-2, atol=1e-2
     )
@@ -142,7 +135,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(small_config, prep
 
 def test_the_key_follows_weights_and_size_and_nothing_that_is_learned(small_config):
     def key(*words, name="embedding_lstm_small"):
-        return build_model(small_config(*words, name=name), 2).embedding_key()
+        return model_of(small_config(*words, name=name), 2).embedding_key()
 
     first = key()
     assert key() == first == key("MODEL.HIDDEN", "32") == key("CLIP.NUM_FRAMES", "8")

@@ -8,7 +8,9 @@ import torch
 
 from dfdc_video.models.mask import add_mask_head, logits_and_masks, mask_target
 from dfdc_video.models.weights.load import load_weights
-from dfdc_video.runs.run import build_model, check, load_run, score, train
+from dfdc_video.runs.build import model_of
+from dfdc_video.runs.checks import check
+from dfdc_video.runs.run import load_model, score, train
 from dfdc_video.training.losses import MaskOverlap, mask_loss
 
 
@@ -40,7 +42,7 @@ def test_a_run_learns_where_and_says_how_well(finished):
     table = pd.read_csv(folder / "metrics.csv")
     losses = table["train/mask_loss"].dropna()
     assert losses.iloc[-1] < 0.5 * losses.iloc[0] and table["mask/iou"].max() > 0.6
-    model = load_run(folder)
+    model = load_model(folder)
     frames = torch.randint(0, 256, (2, 3, 4, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         logits, masks = logits_and_masks(model, frames)
@@ -55,20 +57,20 @@ def test_a_run_learns_where_and_says_how_well(finished):
 def test_without_a_weight_nothing_is_different(masked_config, tmp_path):
     cfg = masked_config("MASK.WEIGHT", "0", "TRAIN.EPOCHS", "1")
     report = train(cfg, tmp_path / "run", name="run", quiet=True)
-    assert "mask_iou" not in report and build_model(cfg, 2).mask_head is None
+    assert "mask_iou" not in report and model_of(cfg, 2).mask_head is None
     assert not any("mask" in c for c in pd.read_csv(tmp_path / "run/metrics.csv").columns)
 
 
 def test_a_masked_checkpoint_starts_a_plain_model_and_the_other_way_round(finished, masked_config, tmp_path):
     folder, _ = finished
-    plain = build_model(masked_config("MASK.WEIGHT", "0"), 2)
+    plain = model_of(masked_config("MASK.WEIGHT", "0"), 2)
     report = load_weights(plain, folder / "checkpoints/best.ckpt", keep_head=True)
     assert {n for n in report.left_out if n.startswith("mask_head.")} == {
         "mask_head.projection.weight",
         "mask_head.projection.bias",
     }
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
-    masked = build_model(masked_config(), 2)
+    masked = model_of(masked_config(), 2)
     report = load_weights(masked, tmp_path / "plain.pth", keep_head=True)
     assert {n for n in report.missing if n.startswith("mask_head.")} == {
         "mask_head.projection.weight",
@@ -81,7 +83,7 @@ def test_a_masked_checkpoint_starts_a_plain_model_and_the_other_way_round(finish
 
 
 def test_the_head_trains_with_the_head(masked_config):
-    model = build_model(masked_config(), 2)
+    model = model_of(masked_config(), 2)
     assert {"mask_head.projection.weight", "network.backbone.fc.weight"} <= set(
         model.parameters_by_stage()["head"]
     )
@@ -98,7 +100,7 @@ def test_what_cannot_have_a_mask_head_is_refused_before_anything_is_made(masked_
         masked_config("MASK.WEIGHT", "-1")
     with pytest.raises(ValueError, match="no mask head: set MASK.WEIGHT"):
         logits_and_masks(
-            build_model(masked_config("MASK.WEIGHT", "0"), 2), torch.zeros(1, 3, 4, 64, 64, dtype=torch.uint8)
+            model_of(masked_config("MASK.WEIGHT", "0"), 2), torch.zeros(1, 3, 4, 64, 64, dtype=torch.uint8)
         )
 
 
@@ -135,7 +137,7 @@ def test_the_overlap_counts_over_all_clips():
 
 
 def test_weights_of_a_model_do_not_depend_on_its_mask_head(masked_config):
-    plain, masked = build_model(masked_config("MASK.WEIGHT", "0"), 2), build_model(masked_config(), 2)
+    plain, masked = model_of(masked_config("MASK.WEIGHT", "0"), 2), model_of(masked_config(), 2)
     assert all(torch.equal(t, masked.state_dict()[n]) for n, t in plain.state_dict().items())
     with pytest.raises(ValueError, match="stage 7"):
         add_mask_head(plain, stage=7)

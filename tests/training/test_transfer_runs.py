@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dfdc_video.config import resolve
-from dfdc_video.runs.run import _newest_checkpoint, train
+from dfdc_video.folders.run import RunFolder
+from dfdc_video.runs.run import train
 from dfdc_video.training.module import ClassifierModule
 
 SMALL = ("TRAIN.EPOCHS", "2", "MODEL.DROPOUT", "0.2")  # 8 steps
@@ -50,7 +51,10 @@ def test_a_run_stopped_within_a_phase_resumes_to_the_same_weights(
         patch.setattr(ClassifierModule, "training_step", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(cfg, tmp_path / "parts", name="parts", quiet=True)
-    assert torch.load(_newest_checkpoint(tmp_path / "parts"), weights_only=True)["global_step"] == stop
+    assert (
+        torch.load(RunFolder(tmp_path / "parts").newest_checkpoint(), weights_only=True)["global_step"]
+        == stop
+    )
     train(cfg, tmp_path / "parts", name="parts", resume=True, quiet=True)
     whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
     assert whole["global_step"] == parts["global_step"] == 8
@@ -69,7 +73,7 @@ def test_a_run_stopped_within_a_phase_resumes_to_the_same_weights(
 
 
 def test_frozen_stages_leave_a_run_as_they_came_and_the_folder_says_so(small_config, tmp_path, caplog):
-    from dfdc_video.runs.run import build_model
+    from dfdc_video.runs.build import model_of
 
     cfg = small_config(
         *SMALL,
@@ -88,7 +92,7 @@ def test_frozen_stages_leave_a_run_as_they_came_and_the_folder_says_so(small_con
     rows = {line.split()[0]: line.split() for line in table.splitlines()}
     assert rows["stem"][-1] == "never" and rows["head"][3:5] == ["x", "10"]
     assert table.strip() in caplog.text
-    start, end = build_model(cfg, 2), state(tmp_path / "run")["state_dict"]
+    start, end = model_of(cfg, 2), state(tmp_path / "run")["state_dict"]
     stem = tuple({n.rpartition(".")[0] for n in start.parameters_by_stage()["stem"]})
     kept = {n for n, t in start.state_dict().items() if torch.equal(t, end[f"model.{n}"])}
     assert {n for n in start.state_dict() if n.startswith(stem)} <= kept, "weights and running statistics"
