@@ -69,5 +69,6 @@ setup(
             "wheel",
         ],
         "dev": ["ruff>=0.12", "mypy>=1.15", "pandas-stubs", "types-PyYAML"],
+        "docs": ["sphinx>=8,<9", "myst-parser>=4", "furo>=2025.7"],
     },
 )
