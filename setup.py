@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-# Top-level folders of settings, questions, data set readers and rulers travel as data inside the package, so that an installed
-# dfdc_video finds them by name from any folder. They stay outside of the package in a checkout, where people edit them.
+# Top-level folders of configs, experiments, data set readers and benchmarks that the wheel carries inside the
+# package, so that an installed dfdc_video finds them by name from any folder. In a checkout they stay on top.
 FOLDERS = ("configs", "experiments", "datasets", "benchmarks")
 
 setup(
@@ -32,8 +32,8 @@ setup(
     },
     entry_points={"console_scripts": ["dfdc-video = dfdc_video.cli:main"]},
     install_requires=[
-        # versions that go together: mediapipe 0.10.21 (the last that carries its models) wants numpy 1 and protobuf 4,
-        # pyarrow 26 fails on numpy 1; mediapipe also brings the one OpenCV (opencv-contrib-python)
+        # versions that go together: mediapipe 0.10.21 (the last that carries its models) wants numpy 1 and
+        # protobuf 4, pyarrow 26 fails on numpy 1; mediapipe also depends on opencv-contrib-python
         "mediapipe==0.10.21",
         "numpy>=1.26,<2",
         "protobuf>=4.25.3,<5",

@@ -1,9 +1,9 @@
-"""The pages of the site that are made at build time: the references, from the code, and copies of the Markdown files
-that lie elsewhere in the repository.
+"""The pages of the site that are made at build time: the references, from the code, and copies of the
+Markdown files that lie elsewhere in the repository.
 
     write(Path("docs/_generated"))
 
-Nothing that a page of these says is written twice: verbs and flags come from the parsers of `dfdc_video.cli`, settings
+Nothing on these pages is written twice: verbs and flags come from the parsers of `dfdc_video.cli`, settings
 from `dfdc_video.config`, from the signatures of registered components and from the settings of `prepare`.
 """
 
@@ -71,9 +71,6 @@ def code(text: object) -> str:
     return f"`{text}`" if str(text) else ""
 
 
-# The command line -----------------------------------------------------------------------------------------------------
-
-
 def cli_page() -> str:
     """Every verb with its usage and arguments."""
     parser = build_parser()
@@ -114,19 +111,16 @@ def _argument(action: argparse.Action) -> tuple[str, str]:
     return name, text
 
 
-# Settings -------------------------------------------------------------------------------------------------------------
-
-
 def configuration_page() -> str:
     """Every section of a config, its keys and defaults; and the settings of `prepare`."""
     comments = comments_of(Path(inspect.getfile(config)), ("PLAIN", "SHARED"))
     parts = [
         "# Configuration reference",
-        "Generated from the code. How configs are composed: [](../training.md). `dfdc-video list configs NAME` prints a "
-        "complete config with every default filled in.",
+        "Generated from the code. How configs are composed: [](../training.md). `dfdc-video list configs "
+        "NAME` prints a complete config with every default filled in.",
         "## Sections of a run's config",
-        "`SEED` (default 0) is the seed of weights, sampling and augmentation. A section with a `NAME` is a registered "
-        "component: its other keys are that component's settings, listed in [](components.md).",
+        "`SEED` (default 0) is the seed of weights, sampling and augmentation. A section with a `NAME` is a "
+        "registered component: its other keys are that component's settings, listed in [](components.md).",
     ]
     for section in config.SECTIONS:
         if section in config.PLAIN:
@@ -162,8 +156,9 @@ def _shown(value: Any) -> str:
 
 
 def comments_of(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """ "SECTION.KEY" -> the comment on (or, where there is none, above) the line of that key, in the nested dictionaries
-    `names` of a module. ValueError where a dictionary is not there.
+    """The comments on the keys of the nested dictionaries `names` of a module, by "SECTION.KEY".
+
+    A comment stands on the line of its key or on the line above. ValueError for a missing dictionary.
     """
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
@@ -216,9 +211,9 @@ def components_page() -> str:
     """Every registered component with its settings."""
     parts = [
         "# Components",
-        "Generated from the registries. A component's settings are its keyword-only parameters. In a config they are the "
-        "other keys of its section, in upper case (`MODEL.BACKBONE`); on the command line of `prepare` they follow "
-        "`--dataset-set`, `--detector-set` or `--split-set`.",
+        "Generated from the registries. A component's settings are its keyword-only parameters. In a config "
+        "they are the other keys of its section, in upper case (`MODEL.BACKBONE`); on the command line of "
+        "`prepare` they follow `--dataset-set`, `--detector-set` or `--split-set`.",
     ]
     for registry in ALL:
         parts.append(f"## {_title(registry)}")
