@@ -1,12 +1,15 @@
-# make demo | make test | make test-all | make lint | make docs | make clean
-# Everything is installed into .venv by these targets; nothing else on the machine is changed.
+# make install | demo | test | test-all | lint | types | docs | format | clean
+# These targets install everything into .venv and change nothing else on the machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
+# pytest-xdist's processes. A file's tests stay in one of them, which keeps the runs and folders that they share.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: install demo test test-all lint types docs clean
+.PHONY: install demo test test-all lint types docs format clean
 
 install: $(STAMP)
 
@@ -20,20 +23,25 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 demo: $(STAMP)
 	$(BIN)/dfdc-video demo --out $(DEMO) --open
 
-test: $(STAMP) lint types docs
-	$(BIN)/python -m pytest -m "not slow"
+test: lint types docs
+	$(PYTEST) -m "not slow"
 
-test-all: $(STAMP) lint types docs
-	$(BIN)/python -m pytest
+test-all: lint types docs
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(STAMP)
 	$(BIN)/mypy
 
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 clean:
 	rm -rf docs/_build docs/_generated build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

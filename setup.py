@@ -64,6 +64,8 @@ setup(
             "ray>=2.50",
             "pebble>=5.1",
             "pytest>=8",
+            "pytest-xdist>=3.6",
+            "filelock>=3.12",
             "build>=1.2",
             "setuptools>=77",
             "wheel",

@@ -1,31 +1,52 @@
-"""Small real videos for every room's tests: a tiny synthetic data set, and single files from arrays or with a
-drawn face.
+"""Small real videos for every test: a tiny synthetic data set, prepared folders, and single files from arrays
+or of a synthetic person.
 """
 
 from __future__ import annotations
 
+import os
+
+# Before numpy and torch are imported, here and in the processes that tests start: layers this small gain
+# nothing from a second thread, and pytest-xdist keeps the other cores busy.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
+from prepared_folders import write_prepared as _write_prepared
 
 from dfdc_video.media.writer import VideoWriter
 
-# A shell gives its background jobs an ignored Ctrl-C, which every program that a test starts and interrupts
-# would inherit.
+# A shell starts background jobs with SIGINT ignored, which programs that a test starts and interrupts would
+# inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Layers of a few channels are done sooner than a second thread has woken up."""
-    import torch
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """shared_folder(name, make) -> folder: `make(folder)` runs once per test session, in the xdist worker
+    that needs the folder first. Tests read it and do not write to it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, complete = root / "shared" / name, root / "shared" / f"{name}.complete"
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed half-way
+                make(folder)
+                complete.touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")
@@ -37,21 +58,21 @@ def synthetic():
 
 
 @pytest.fixture(scope="session")
-def synthetic_root(synthetic, tmp_path_factory) -> Path:
-    """Eight identities, two seconds, all methods and extras, in DFDC's layout. Shared by all tests: read it,
-    do not write to it.
-    """
-    root = tmp_path_factory.mktemp("synthetic") / "raw"
-    synthetic.generate(
-        root, num_identities=8, seconds=2.0, parts=3, seed=0, progress=lambda done, total: None
-    )
-    return root
+def synthetic_root(synthetic, shared_folder) -> Path:
+    """Eight identities, two seconds, all methods and extras, in DFDC's layout. Do not write to it."""
+
+    def make(folder: Path) -> None:
+        synthetic.generate(
+            folder / "raw", num_identities=8, seconds=2.0, parts=3, seed=0, progress=lambda done, total: None
+        )
+
+    return shared_folder("synthetic", make) / "raw"
 
 
 @pytest.fixture
 def make_video(synthetic, tmp_path):
-    """make_video(name, frames=None, ...) -> Path: a video of `frames` (T, H, W, 3) uint8, or of a drawn,
-    moving person.
+    """make_video(name, frames=None, ...) -> Path: a video of `frames` (T, H, W, 3) uint8, or of a moving,
+    synthetic person.
     """
 
     def make(
@@ -96,101 +117,38 @@ def make_video(synthetic, tmp_path):
     return make
 
 
-def _write_prepared(
-    root: Path, *, per_split: dict[str, int], num_frames: int = 36, size_px: int = 64, seed: int = 0
-) -> Path:
-    """A prepared data set without detection: small face videos of moving blobs; a fake has a red corner, its
-    original has none.
-    """
-    import pandas as pd
-
-    from dfdc_video.folders.prepared import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, track_row
-    from dfdc_video.records import Track
-
-    rng = np.random.default_rng(seed)
-    videos, tracks = [], []
-    y, x = np.mgrid[:size_px, :size_px] / size_px
-    for split, count in per_split.items():
-        for n in range(count):
-            phase, base = rng.uniform(0, 6), rng.integers(60, 120)
-            for method in ("real", "marked"):
-                video_id = f"{split}{n:02d}{method}"
-                crop_path = f"tracks/{video_id}/{video_id}_00.mp4"
-                with VideoWriter(root / crop_path, fps=30) as writer:
-                    for t in range(num_frames):
-                        blob = np.exp(-8 * ((x - 0.5 - 0.2 * np.sin(phase + t / 8)) ** 2 + (y - 0.5) ** 2))
-                        image = np.repeat((base + 90 * blob)[..., None], 3, axis=2)
-                        if method == "marked":
-                            image[: size_px // 2, : size_px // 2] = (230, 30, 30)
-                        writer.add(image.astype(np.uint8))
-                stamps, boxes = (
-                    np.arange(num_frames) / 30,
-                    np.tile([0.0, 0.0, size_px, size_px], (num_frames, 1)),
-                )
-                box = (0, 0, size_px, size_px)
-                tracks.append(
-                    track_row(Track(f"{video_id}_00", video_id, 0, boxes, stamps, 0.9, 1.0, crop_path, box))
-                )
-                row = dict.fromkeys(VIDEO_COLUMNS, "") | {
-                    "num_frames": num_frames,
-                    "fps": 30.0,
-                    "rotation_degrees": 0,
-                }
-                row |= {"height_px": size_px, "width_px": size_px}
-                row |= {
-                    "video_id": video_id,
-                    "dataset": "made",
-                    "path": f"{video_id}.mp4",
-                    "label": int(method == "marked"),
-                    "split": split,
-                }
-                row |= {
-                    "source_id": f"{split}{n:02d}real" if method == "marked" else "",
-                    "group_id": f"{split}{n:02d}",
-                    "method": method,
-                }
-                videos.append(row | {"status": "ok"})
-    Manifest(
-        root,
-        pd.DataFrame(videos, columns=VIDEO_COLUMNS),
-        pd.DataFrame(tracks, columns=TRACK_COLUMNS),
-        {"split_rule": "group"},
-    ).write()
-    return root
-
-
 @pytest.fixture(scope="session")
 def write_prepared():
-    """write_prepared(root, per_split={"train": n, …}, num_frames=…) -> root: see `_write_prepared`."""
+    """write_prepared(root, per_split={"train": n, …}, num_frames=…) -> root: see helpers/prepared_folders."""
     return _write_prepared
 
 
 @pytest.fixture(scope="session")
-def prepared_root(tmp_path_factory) -> Path:
-    """16 + 8 + 8 small face videos in pairs, split by group. Shared by all tests: read it, do not write to
-    it.
-    """
-    return _write_prepared(tmp_path_factory.mktemp("prepared"), per_split={"train": 8, "val": 4, "test": 4})
+def prepared_root(shared_folder) -> Path:
+    """16 + 8 + 8 small face videos in pairs, split by group. Do not write to it."""
+    return shared_folder(
+        "prepared", lambda folder: _write_prepared(folder, per_split={"train": 8, "val": 4, "test": 4})
+    )
 
 
 @pytest.fixture(scope="session")
-def masked_root(tmp_path_factory) -> Path:
-    """8 + 4 + 4 small face videos in pairs, every fake with its difference mask. Shared by all tests: read
-    it, do not write to it.
-    """
+def masked_root(shared_folder) -> Path:
+    """8 + 4 + 4 small face videos in pairs, every fake with its difference mask. Do not write to it."""
     from dfdc_video.faces.annotate import write_mask
     from dfdc_video.folders.prepared import mask_path
 
-    root = _write_prepared(tmp_path_factory.mktemp("masked"), per_split={"train": 4, "val": 2, "test": 2})
-    for fake in sorted(root.glob("tracks/*marked/*.mp4")):
-        write_mask(mask_path(fake), fake, Path(str(fake).replace("marked", "real")), fps=30)
-    return root
+    def make(folder: Path) -> None:
+        _write_prepared(folder, per_split={"train": 4, "val": 2, "test": 2})
+        for fake in sorted(folder.glob("tracks/*marked/*.mp4")):
+            write_mask(mask_path(fake), fake, Path(str(fake).replace("marked", "real")), fps=30)
+
+    return shared_folder("masked", make)
 
 
 @pytest.fixture
 def small_config(prepared_root):
-    """small_config(*overrides) -> a config that trains in seconds: the smallest frame model on 4 frames of 32
-    x 32 pixels.
+    """small_config(*overrides) -> a config that trains in seconds: the smallest frame model on 4 frames of
+    32 × 32 pixels.
     """
     from dfdc_video.config import resolve
 

@@ -1,4 +1,4 @@
-"""What a spawned process does for a test: it must be importable there."""
+"""Work that a test hands to a spawned process, which has to import it."""
 
 from __future__ import annotations
 

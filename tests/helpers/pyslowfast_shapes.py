@@ -1,5 +1,5 @@
-"""Names and shapes of PySlowFast's networks, as its builders make them, and weights that follow from names
-and shapes alone.
+"""Names and shapes of PySlowFast's networks, as its builders create them, and weights determined by those
+alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import torch
 
 
 def tensor_for(name, shape):
-    """Values drawn from a generator that the tensor's name seeds, of a size that keeps a deep network's
-    activations in range.
-    """
+    """Random values seeded by the tensor's name, scaled to keep a deep network's activations in range."""
     if name.endswith("num_batches_tracked"):
         return torch.tensor(0)
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
@@ -41,10 +39,9 @@ def norm(name, channels):
 
 
 def pyslowfast_resnet(temporal=((1,), (1,), (1,), (3,), (3,)), depths=(3, 4, 6, 3), width=64, classes=400):
-    """Names and shapes of PySlowFast's one-pathway ResNets, built as its builder builds them: Slow by
-    default.
+    """Names and shapes of PySlowFast's one-pathway ResNets: Slow by default.
 
-    `temporal`: kernel lengths of the stem and of the blocks of each stage, taken in turn.
+    `temporal`: kernel lengths of the stem and of the blocks of each stage, repeated within the stage.
     """
     state = {
         "s1.pathway0_stem.conv.weight": (width, 3, temporal[0][0], 7, 7),
@@ -79,8 +76,8 @@ def rounded(width, least=8, divisor=8):
 
 
 def pyslowfast_x3d(depth_factor=2.2, classes=400):
-    """Names and shapes of PySlowFast's X3D-S, which has a norm in every shortcut with a convolution, also
-    where the width stays.
+    """Names and shapes of PySlowFast's X3D-S, which has a norm in every convolutional shortcut, also where
+    the width does not change.
     """
     state = {
         "s1.pathway0_stem.conv_xy.weight": (24, 3, 1, 3, 3),
@@ -120,14 +117,14 @@ def pyslowfast_x3d(depth_factor=2.2, classes=400):
 
 
 def pyslowfast_slowfast(depths, kernel, width=64, beta_inv=8, classes=400):
-    """Names and shapes of PySlowFast's SlowFast with fusions of `kernel` frames and two channels for each of
+    """Names and shapes of PySlowFast's SlowFast whose fusions span `kernel` frames and double the channels of
     the fast pathway.
     """
     fast = pyslowfast_resnet(((5,), (3,), (3,), (3,), (3,)), depths, width // beta_inv)
     state = {}
     for name, shape in pyslowfast_resnet(depths=depths, width=width).items():
         if re.match(r"s\d\.pathway0_res0\.(branch1|branch2\.a)\.weight", name):
-            shape = (shape[0], shape[1] + 2 * shape[1] // beta_inv, *shape[2:])  # what the fusion has added
+            shape = (shape[0], shape[1] + 2 * shape[1] // beta_inv, *shape[2:])  # concatenated by the fusion
         state[name] = shape
     state |= {
         name.replace("pathway0", "pathway1"): shape for name, shape in fast.items() if "pathway0" in name

@@ -34,10 +34,8 @@ def make_predictions(
     blind_to: tuple[str, ...] = (),
     num_classes: int = 2,
 ) -> pd.DataFrame:
-    """Two tracks with two clips per video that was read; logits are normal, moved by `strength` towards the
-    label.
-
-    Fakes of the methods in `blind_to` are scored as reals are.
+    """Two tracks of two clips for every readable video; logits are normal with the label's mean raised by
+    `strength`. Fakes of the methods in `blind_to` are scored like reals.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -91,9 +89,20 @@ def write_run(
     predictions.to_csv(folder / "predictions.csv", index=False)
     (make_curves() if curves is None else curves).to_csv(folder / "metrics.csv", index=False)
     entries = {
-        "name": folder.name, "config_name": "small", "split": "test", "split_hash": "0123456789ab", "manifest_path": "prepared/manifest.parquet",
-        "checkpoint": "best.ckpt", "config_hash": "c0ffee", "commit": "abc1234", "seed": 0, "clip": {"num_frames": 16, "frame_stride": 2},
-        "pooling": {"NAME": "mean"}, "num_parameters": 11_200_000, "train_seconds": 95.0, "environment": {"python": "3.11", "torch": "2.15"},
-    }  # fmt: skip
+        "name": folder.name,
+        "config_name": "small",
+        "split": "test",
+        "split_hash": "0123456789ab",
+        "manifest_path": "prepared/manifest.parquet",
+        "checkpoint": "best.ckpt",
+        "config_hash": "c0ffee",
+        "commit": "abc1234",
+        "seed": 0,
+        "clip": {"num_frames": 16, "frame_stride": 2},
+        "pooling": {"NAME": "mean"},
+        "num_parameters": 11_200_000,
+        "train_seconds": 95.0,
+        "environment": {"python": "3.11", "torch": "2.15"},
+    }
     (folder / "report.json").write_text(json.dumps(entries | (report or {})), encoding="utf-8")
     return folder

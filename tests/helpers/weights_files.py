@@ -1,6 +1,4 @@
-"""Files of weights for the tests of this folder: small models, what is saved of them, and files that are not
-what they seem.
-"""
+"""Weights files for tests: small models, what is saved of them, and hostile files."""
 
 from __future__ import annotations
 
@@ -29,12 +27,14 @@ def saved(tmp_path, content, name="weights.pth"):
 
 
 def accounted(report, model, state):
-    """Every tensor of the model and of the file stands in the report exactly once."""
+    """Assert that every tensor of the model and of the file appears in the report exactly once."""
     assert sorted(report.matched + list(report.missing)) == sorted(model.state_dict())
     assert len(report.matched) + len(report.left_out) == len(state)
 
 
 class Hostile:
+    """Unpickling it creates the folder `path`."""
+
     def __init__(self, path):
         self.path = path
 
@@ -43,9 +43,7 @@ class Hostile:
 
 
 def moved(model):
-    """Running statistics and norms of a network that has been trained: those of a new one would hide a
-    mistake.
-    """
+    """Give the model norms and running statistics as after training: the initial ones would hide a mix-up."""
     generator = torch.Generator().manual_seed(5)
     for name, tensor in model.state_dict().items():
         if tensor.ndim == 1 and tensor.is_floating_point():

@@ -35,8 +35,6 @@ ids = "{0[0]}-{0[1][backbone]}".format
 each = pytest.mark.parametrize(("name", "settings"), FROZEN, ids=map(ids, FROZEN))
 each_bag = pytest.mark.parametrize("settings", [s for _, s in BAGS], ids=map(ids, BAGS))
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def of(name, settings, num_classes=2):
     torch.manual_seed(0)

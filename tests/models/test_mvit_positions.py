@@ -9,8 +9,6 @@ from weights_files import saved
 from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.weights.load import load_weights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PREFIX = "network.body.cls_positional_encoding.pos_embed_"
 
 

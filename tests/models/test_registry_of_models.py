@@ -57,9 +57,6 @@ each_model = pytest.mark.parametrize("name", SMALL)
 each = pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def frames(batch=2, num_frames=8, size=(64, 64), seed=0):
     return torch.randint(
         0,

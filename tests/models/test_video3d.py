@@ -13,7 +13,6 @@ from dfdc_video.models.summary import describe, source_of, summarise
 from dfdc_video.models.weights.load import load_weights
 from dfdc_video.registry import top_level
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 # pytorchvideo's model zoo (docs/source/model_zoo.md): parameters in millions, multiply-adds in 10^9 at 256
 # pixels; of X3D and MViT the multiply-adds of the papers' tables. Where the tolerance is 3 %, the zoo's
 # figure includes the normalisation layers (2.5 times fvcore's count of them makes up the difference), which

@@ -99,7 +99,7 @@ def test_an_experiment_without_settings_says_so(prepared_root, tmp_path):
         launch("frame_vs_sequence", tmp_path, overrides=["weights", "a.ckpt"])
 
 
-def test_another_value_is_another_run(declared, tmp_path, prepared_root, one_thread):
+def test_another_value_is_another_run(declared, tmp_path, prepared_root):
     words = [*QUICK, "DATA.PATH", str(prepared_root)]
     launch("half_or_more", tmp_path, overrides=[*words, "dropout", "0.25"], quiet=True)
     configs = {arm: resolve(tmp_path / arm / "seed0" / "config.yaml") for arm in ("plain", "dropped")}
@@ -147,9 +147,7 @@ def test_transfer_has_two_starts_at_three_rates(name, tmp_path, prepared_root):
     assert not (tmp_path / "runs").exists(), "although the arms without weights come first"
 
 
-def test_pretrained_arms_start_from_a_run_of_other_classes(
-    write_prepared, prepared_root, tmp_path, one_thread
-):
+def test_pretrained_arms_start_from_a_run_of_other_classes(write_prepared, prepared_root, tmp_path):
     """Weights of a network for three classes: all but its head is taken over, and the seed decides what the
     new head is.
     """

@@ -16,8 +16,6 @@ from dfdc_video.models.weights import from_timm as timm_weights
 from dfdc_video.models.weights.fetch import find_weights
 from dfdc_video.models.weights.load import load_weights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NAMES = ("test_efficientnet", "test_resnet", "test_vit")
 
 

@@ -13,8 +13,6 @@ from weights_files import SLOWFAST, Hostile, caffe2_file, frame, make, saved
 
 from dfdc_video.models.weights.load import load_weights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("writer", ["torch", "torch legacy", "pickle", "pickle protocol 0"])

@@ -22,8 +22,6 @@ from dfdc_video.models.weights.names import caffe2_names, efficientnet_names, py
 from dfdc_video.models.weights.write import save_pyslowfast
 from dfdc_video.registry import top_level
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 VIDEO = {
     "slowfast": SLOWFAST,
     "slow": {"width": 8},
