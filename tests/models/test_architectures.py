@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from pytorchvideo.models.hub import slowfast_r50
 
 from dfdc_video.models.classifier import build_classifier
 from dfdc_video.models.efficientnet3d import TemporalConv, inflated, parse_blocks
@@ -173,16 +174,21 @@ def test_slow_pathway_frames():
     assert slow_indices(4, 4).tolist() == [0]
 
 
-def test_slowfast_is_the_hub_network_by_name_shape_and_output():
+def test_slowfast_is_the_hub_network_by_name_and_shape():
     """SlowFast 8x8 R50 of pytorchvideo's hub; 34,566,488 parameters with 400 classes in the original."""
-    from pytorchvideo.models.hub import slowfast_r50
-
-    hub = warm(slowfast_r50()).eval()
-    model = build_classifier("slowfast", 400, 32, (224, 224), depth=50, alpha=4).eval()
+    with torch.device("meta"):
+        hub = slowfast_r50()
+        model = build_classifier("slowfast", 400, 32, (224, 224), depth=50, alpha=4)
     assert sum(p.numel() for p in model.parameters()) == 34_566_488
     assert [(n, p.shape) for n, p in model.network.body.state_dict().items()] == [
         (n, p.shape) for n, p in hub.state_dict().items()
     ]
+
+
+def test_slowfast_has_the_outputs_of_the_hub_network():
+    """A quarter of the width; clips of the size that the hub's head pools."""
+    hub = warm(slowfast_r50(stem_dim_outs=(16, 2))).eval()
+    model = build_classifier("slowfast", 400, 32, (224, 224), depth=50, alpha=4, width=16).eval()
     model.network.body.load_state_dict(hub.state_dict())
     x = clip(batch=1, num_frames=32, size=(224, 224))
     with torch.no_grad():

@@ -57,8 +57,10 @@ def cached(monkeypatch, offline, hub):
     return hub[1]
 
 
-@pytest.mark.parametrize("tagged", [False, True])
-@pytest.mark.parametrize("name", ["frame", "cnn_lstm", "embedding_lstm", "efficientnet3d"])
+@pytest.mark.parametrize(
+    ("name", "tagged"),
+    [("frame", True), ("cnn_lstm", False), ("embedding_lstm", False), ("efficientnet3d", False)],
+)
 def test_every_family_takes_timm_s_weights_by_name(cached, name, tagged):
     model, state = make(name, backbone="test_efficientnet"), cached["test_efficientnet"]
     source = "timm:" + (full_name("test_efficientnet") if tagged else "test_efficientnet")

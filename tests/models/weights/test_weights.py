@@ -112,8 +112,10 @@ def test_cnn_lstm_reads_its_own_checkpoint(tmp_path):
     assert set(report.missing) == {"network.head.weight", "network.head.bias"}
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize("name", ["frame", "efficientnet3d", "cnn_lstm"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("frame", "pth"), ("frame", "safetensors"), ("efficientnet3d", "pth"), ("cnn_lstm", "pth")],
+)
 def test_timm_state_dict(tmp_path, name, suffix):
     torch.manual_seed(0)
     source = timm.create_model("test_efficientnet", num_classes=1000)

@@ -130,8 +130,7 @@ def test_pyslowfast_checkpoint_of_another_architecture(tmp_path):
         load_weights(make("slowfast", **SLOWFAST), saved(tmp_path, {"model_state": extra}))
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_caffe2_pickle(tmp_path, protocol):
+def test_caffe2_pickle(tmp_path):
     source, target = moved(make("slowfast", 5, **SLOWFAST)), make("slowfast", 5, **SLOWFAST)
     blobs = caffe2_blobs(source)
     blobs["conv1_w"] = blobs["conv1_w"].astype(">f4")  # another machine's byte order
@@ -141,16 +140,16 @@ def test_caffe2_pickle(tmp_path, protocol):
         "lr": np.float32(0.1),
         "model_iter": np.array([5], "int64"),
     }
-    report = load_weights(
-        target,
-        caffe2_file(tmp_path, {"blobs": blobs | extra, "cfg": "text"}, protocol=protocol),
-        keep_head=True,
-    )
-    assert report.left_out == dict.fromkeys(extra, "state of the optimiser, no weight")
-    assert all(n.endswith("num_batches_tracked") for n in report.missing)
-    learned = [n for n in report.matched if not n.endswith("num_batches_tracked")]
-    assert len(learned) == len(blobs)
-    assert all(torch.equal(source.state_dict()[n], target.state_dict()[n]) for n in learned)
+    fresh = {name: t.clone() for name, t in target.state_dict().items()}
+    for protocol in (0, 2, 4):
+        target.load_state_dict(fresh)
+        path = caffe2_file(tmp_path, {"blobs": blobs | extra, "cfg": "text"}, protocol=protocol)
+        report = load_weights(target, path, keep_head=True)
+        assert report.left_out == dict.fromkeys(extra, "state of the optimiser, no weight")
+        assert all(n.endswith("num_batches_tracked") for n in report.missing)
+        learned = [n for n in report.matched if not n.endswith("num_batches_tracked")]
+        assert len(learned) == len(blobs)
+        assert all(torch.equal(source.state_dict()[n], target.state_dict()[n]) for n in learned)
 
 
 def test_caffe2_blob_that_nothing_explains_is_an_error(tmp_path):
@@ -185,12 +184,10 @@ R50, R101, NARROW = (3, 4, 6, 3), (3, 4, 23, 3), 16
 I3D = ((5,), (3,), (3, 1), (3, 1), (1, 3))
 OTHERS = {  # config -> names and shapes of its weights at PySlowFast, narrower
     "slow_r50_8x8": lambda: pyslowfast_resnet(width=NARROW),
-    "slow_r50_4x16": lambda: pyslowfast_resnet(width=NARROW),
     "c2d_r50": lambda: pyslowfast_resnet(((1,),) * 5, width=NARROW),
     "i3d_r50": lambda: pyslowfast_resnet(I3D, width=NARROW),
     "slowfast_r50_4x16": lambda: pyslowfast_slowfast(R50, 5, NARROW),
     "slowfast_r50_8x8": lambda: pyslowfast_slowfast(R50, 7, NARROW),
-    "slowfast_r101_4x16": lambda: pyslowfast_slowfast(R101, 5, NARROW),
     "slowfast_r101_8x8": lambda: pyslowfast_slowfast(R101, 5, NARROW),
 }
 
@@ -228,7 +225,7 @@ def test_every_network_is_loaded_by_pyslowfast_s_names_and_by_caffe2_s(tmp_path,
     )
 
 
-@pytest.mark.parametrize(("name", "depth"), [("x3d_xs", 2.2), ("x3d_s", 2.2), ("x3d_m", 2.2), ("x3d_l", 5.0)])
+@pytest.mark.parametrize(("name", "depth"), [("x3d_s", 2.2), ("x3d_l", 5.0)])  # XS and M are S on other clips
 def test_every_x3d_is_loaded_by_pyslowfast_s_names(tmp_path, name, depth):
     state = {theirs: torch.ones(shape) for theirs, shape in pyslowfast_x3d(depth).items()}
     torch.save({"model_state": state}, tmp_path / "weights.pyth")
