@@ -1,4 +1,4 @@
-"""What a number was made with: versions, hardware, commit. Stored with every run and shown by `dfdc-video
+"""Versions, hardware and commit that a number was made with: stored with every run, shown by `dfdc-video
 doctor`.
 """
 
@@ -59,12 +59,25 @@ def commit() -> str:
 
 
 @cache
-def cpu_flags() -> frozenset[str]:
+def _cpuinfo() -> tuple[tuple[str, str], ...]:
+    """(key, value) of every line of /proc/cpuinfo; empty where there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return frozenset()
-    return frozenset(word for line in lines if line.startswith("flags") for word in line.split())
+        return ()
+    parts = (line.partition(":") for line in lines)
+    return tuple((key.strip(), value.strip()) for key, _, value in parts)
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor, as Linux names them; empty on other systems."""
+    return frozenset(word for key, value in _cpuinfo() if key == "flags" for word in value.split())
+
+
+def cpu_model() -> str:
+    """Name of the processor model, for example "Intel(R) Xeon(R) Platinum 8481C"."""
+    named = (value for key, value in _cpuinfo() if key == "model name" and value)
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def bf16_is_native() -> bool:
@@ -77,13 +90,16 @@ def bf16_is_native() -> bool:
 
 
 def environment() -> dict[str, Any]:
+    """What a run is made with, as JSON: a float result depends on all of it, down to processor and threads."""
     import torch
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": cpu_model(),
         "cpu_count": os.cpu_count(),
+        "num_threads": torch.get_num_threads(),
         "gpu": gpu,
         "bf16_native": bf16_is_native(),
         "commit": commit(),

@@ -48,7 +48,7 @@ def registering_modules(pattern: str) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """The tail of an error about an unknown name: the nearest known names, or all of them where none is near."""
+    """End of an error message about an unknown name: the nearest known names, or all where none is near."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
     if close:
@@ -115,6 +115,11 @@ class Registry(FvcoreRegistry):
         self._load()
         return sorted(self._obj_map)
 
+    def items(self) -> list[tuple[str, Any]]:
+        """(name, component) in the order of registration."""
+        self._load()
+        return list(self._obj_map.items())
+
 
 DATASETS = Registry("dataset", "datasets/*/reader.py")
 EXPERIMENTS = Registry("experiment", "experiments/*.py")
@@ -130,8 +135,22 @@ OPTIMIZERS = Registry("optimizer", "training/*.py")
 FREEZING = Registry("freezing rule", "training/*.py")
 SCHEDULES = Registry("schedule", "training/*.py")
 POOLINGS = Registry("pooling", "evaluation/*.py")
+METRICS = Registry("metric", "evaluation/*.py")
 
 ALL = (
-    DATASETS, EXPERIMENTS, BENCHMARKS, SPLITS, DECODERS, DETECTORS, MODELS, AUGMENTATIONS, SAMPLERS, LOSSES, OPTIMIZERS, SCHEDULES,
-    FREEZING, POOLINGS,
-)  # fmt: skip
+    DATASETS,
+    EXPERIMENTS,
+    BENCHMARKS,
+    SPLITS,
+    DECODERS,
+    DETECTORS,
+    MODELS,
+    AUGMENTATIONS,
+    SAMPLERS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    FREEZING,
+    POOLINGS,
+    METRICS,
+)

@@ -146,9 +146,9 @@ def doctor() -> int:
     """Print every finding; 1 where something that is needed is missing."""
     made_with = environment()
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row(
-        "", "Python", f"{made_with['python']} on {made_with['platform']}, {made_with['cpu_count']} cores"
-    )
+    table.add_row("", "Python", f"{made_with['python']} on {made_with['platform']}")
+    cores, threads = made_with["cpu_count"], made_with["num_threads"]
+    table.add_row("", "processor", f"{escape(made_with['cpu'])}, {cores} cores, {threads} threads in PyTorch")
     broken = 0
     for section in (_packages, _detectors, _decoders, _precision, _disk):
         try:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfdc_video.evaluation.metrics import CLIP, metric_names
+from dfdc_video.evaluation.metrics import CLIP, metrics_of
 from dfdc_video.evaluation.pooling import probabilities, with_score
 from dfdc_video.evaluation.results import RunResult, by_arm, read_result, refuse_unequal, with_unique_names
 from dfdc_video.evaluation.statistics import (
@@ -207,7 +207,7 @@ def compare(
         rows,
         baseline,
         differences,
-        metric_names(num_classes),
+        tuple(metrics_of(num_classes)),
         methods,
         settings,
         (*warnings, *_cautions(rows)),

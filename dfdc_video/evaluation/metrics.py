@@ -1,30 +1,129 @@
 """Video-level metrics with weights, for one weight vector or a thousand at once.
 
-Axes: B weight vectors (bootstrap samples), N videos, K classes, U distinct scores. Ties are kept together:
-AUC counts a tied pair as half, accuracy gives a tie its expected share, so that a prior score is neither
-rewarded nor punished by its label.
+A metric is a function of `WeightedScores`, registered in METRICS by its own file or here; from there it is in
+every report, table, page and training log. Axes: B weight vectors (bootstrap samples), N videos, K classes, U
+distinct scores. Ties are kept together: AUC counts a tied pair as half, accuracy gives a tie its expected
+share, so that a prior score is neither rewarded nor punished by its label.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, update_wrapper
+
 import numpy as np
+
+from dfdc_video.registry import METRICS
 
 # solutions of the DFDC challenge clip P to [0.01, 0.99], since one confident error costs more than it can win
 CLIP = 0.01
-LOWER_IS_BETTER = ("log_loss", "eer")
-TITLES = {"log_loss": "log loss", "accuracy": "accuracy", "auc": "AUC", "ap": "AP", "eer": "EER"}
+TOP_K = re.compile(r"top[2-5]")  # names of the metric `top_k`, which depend on the number of classes
 
 
-def title_of(metric: str) -> str:
-    """What a table's head calls a metric: AUC, log loss, top-5."""
-    return TITLES.get(metric, metric.replace("top", "top-"))
+@dataclass(frozen=True)
+class WeightedScores:
+    """Scored videos under B weight vectors: what a metric is computed from."""
+
+    labels: np.ndarray  # (N,) classes; of two classes, 0 is real and 1 is fake
+    probs: np.ndarray  # (N, K)
+    weights: np.ndarray  # (B, N): how often each video counts
+    clip: float = CLIP  # log loss clips the probability of the true class to [clip, 1 − clip]
+
+    @property
+    def num_classes(self) -> int:
+        return self.probs.shape[1]
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """(B,) sum of the weights."""
+        return self.weights.sum(axis=1)
+
+    @cached_property
+    def ranking(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weight of the fakes and of the reals at each distinct P(fake), highest first: two arrays (B, U)."""
+        scores = self.probs[:, 1]
+        order = np.argsort(-scores, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
+        ordered, fake = self.weights[:, order], self.labels[order] == 1
+        return np.add.reduceat(ordered * fake, starts, axis=1), np.add.reduceat(
+            ordered * ~fake, starts, axis=1
+        )
+
+    @cached_property
+    def has_both_classes(self) -> np.ndarray:
+        """(B,) of two classes: whether reals and fakes have weight."""
+        fakes, reals = self.ranking
+        return (fakes.sum(axis=1) > 0) & (reals.sum(axis=1) > 0)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Weighted mean over the videos: (N,) -> (B,)."""
+        return self.weights @ values / self.total
 
 
-def metric_names(num_classes: int) -> tuple[str, ...]:
-    """Metrics that exist for so many classes; top-k needs more than k of them, so it is top-min(5, K − 1)."""
-    if num_classes == 2:
-        return ("auc", "log_loss", "accuracy", "ap", "eer")
-    return tuple(dict.fromkeys(("log_loss", "top1", f"top{min(5, num_classes - 1)}")))
+class Metric:
+    """A metric and what tables need to know about it. Called with `WeightedScores`, it gives (B,)."""
+
+    def __init__(
+        self,
+        function: Callable[[WeightedScores], np.ndarray],
+        *,
+        title: str,
+        lower_is_better: bool,
+        two_classes: bool,
+        more_classes: bool,
+        ranks: bool,
+    ) -> None:
+        self.function, self.title, self.lower_is_better = function, title, lower_is_better
+        self.two_classes, self.more_classes, self.ranks = two_classes, more_classes, ranks
+        update_wrapper(self, function)
+
+    def __call__(self, scores: WeightedScores) -> np.ndarray:
+        values = self.function(scores)
+        return np.where(scores.has_both_classes, values, np.nan) if self.ranks else values
+
+
+def metric(
+    *,
+    title: str = "",
+    lower_is_better: bool = False,
+    two_classes: bool = True,
+    more_classes: bool = True,
+    ranks: bool = False,
+) -> Callable[[Callable[[WeightedScores], np.ndarray]], Metric]:
+    """Decorator that makes a function a Metric.
+
+    `title` heads its column, by default its name; `two_classes` and `more_classes` say for which data it
+    exists; `ranks` makes it NaN where one of two classes is missing, since it ranks fakes against reals.
+    """
+    return lambda function: Metric(
+        function,
+        title=title,
+        lower_is_better=lower_is_better,
+        two_classes=two_classes,
+        more_classes=more_classes and not ranks,
+        ranks=ranks,
+    )
+
+
+def metrics_of(num_classes: int) -> dict[str, Metric]:
+    """Name -> metric, of those that exist for so many classes, in the order of registration."""
+    found = {}
+    for name, registered in METRICS.items():
+        if registered.two_classes if num_classes == 2 else registered.more_classes:
+            found[f"top{min(5, num_classes - 1)}" if name == "top_k" else name] = registered
+    return found
+
+
+def find_metric(name: str) -> Metric:
+    """The metric that tables call `name`."""
+    return METRICS.get("top_k" if TOP_K.fullmatch(name) else name)
+
+
+def title_of(name: str) -> str:
+    """What the head of a column calls a metric: AUC, log loss, top-5."""
+    return find_metric(name).title or re.sub(r"^top(\d)", r"top-\1", name).replace("_", " ")
 
 
 def check_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,29 +150,48 @@ def top_k_credit(labels: np.ndarray, probs: np.ndarray, k: int) -> np.ndarray:
     return np.clip((k - above) / tied, 0.0, 1.0)
 
 
-def _ranking(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of the fakes and of the reals at each distinct score, highest score first: two arrays (B, U)."""
-    order = np.argsort(-scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-    ordered, fake = weights[:, order], labels[order] == 1
-    return np.add.reduceat(ordered * fake, starts, axis=1), np.add.reduceat(ordered * ~fake, starts, axis=1)
-
-
-def _auc(fakes: np.ndarray, reals: np.ndarray) -> np.ndarray:
-    """P(a fake scores higher than a real) + P(they tie) / 2 (Mann-Whitney), from (B, U)."""
+@METRICS.register
+@metric(title="AUC", ranks=True)
+def auc(scores: WeightedScores) -> np.ndarray:
+    """Area under the ROC curve: P(a fake scores higher than a real) + P(they tie) / 2 (Mann-Whitney)."""
+    fakes, reals = scores.ranking
     higher = np.cumsum(fakes, axis=1) - fakes / 2
     return (reals * higher).sum(axis=1) / (fakes.sum(axis=1) * reals.sum(axis=1))
 
 
-def _average_precision(fakes: np.ndarray, reals: np.ndarray) -> np.ndarray:
-    """Sum of precision × gain in recall over the thresholds, without interpolation, as scikit-learn does."""
-    hits, alarms = np.cumsum(fakes, axis=1), np.cumsum(reals, axis=1)
-    precision = np.divide(hits, hits + alarms, out=np.zeros_like(hits), where=hits + alarms > 0)
+@METRICS.register
+@metric(lower_is_better=True)
+def log_loss(scores: WeightedScores) -> np.ndarray:
+    """Mean of −log P(true class), with P clipped, as the DFDC challenge ranked its entries."""
+    own = scores.probs[np.arange(len(scores.labels)), scores.labels]
+    loss = -np.log(np.clip(own, scores.clip, 1 - scores.clip))
+    if scores.clip == 0:  # an infinite loss of weight 0 counts nothing
+        return np.where(scores.weights > 0, scores.weights * loss, 0.0).sum(axis=1) / scores.total
+    return scores.mean(loss)
+
+
+@METRICS.register
+@metric(more_classes=False)
+def accuracy(scores: WeightedScores) -> np.ndarray:
+    """Share of videos on the right side of P(fake) = 0.5; a tie counts half."""
+    return scores.mean(top_k_credit(scores.labels, scores.probs, 1))
+
+
+@METRICS.register
+@metric(title="AP", ranks=True)
+def ap(scores: WeightedScores) -> np.ndarray:
+    """Average precision: sum of precision × gain in recall over the thresholds, as in scikit-learn."""
+    fakes, reals = scores.ranking
+    true, false = np.cumsum(fakes, axis=1), np.cumsum(reals, axis=1)
+    precision = np.divide(true, true + false, out=np.zeros_like(true), where=true + false > 0)
     return (precision * fakes).sum(axis=1) / fakes.sum(axis=1)
 
 
-def _equal_error_rate(fakes: np.ndarray, reals: np.ndarray) -> np.ndarray:
-    """Where the ROC polygon meets the line on which as many reals are accused as fakes are missed."""
+@METRICS.register
+@metric(title="EER", lower_is_better=True, ranks=True)
+def eer(scores: WeightedScores) -> np.ndarray:
+    """Equal error rate: where the ROC polygon has a false positive rate equal to the false negative rate."""
+    fakes, reals = scores.ranking
     start = np.zeros((len(fakes), 1))
     tpr = np.hstack([start, np.cumsum(fakes, axis=1) / fakes.sum(axis=1, keepdims=True)])
     fpr = np.hstack([start, np.cumsum(reals, axis=1) / reals.sum(axis=1, keepdims=True)])
@@ -84,14 +202,28 @@ def _equal_error_rate(fakes: np.ndarray, reals: np.ndarray) -> np.ndarray:
     return fpr[row, after - 1] + share * (fpr[row, after] - fpr[row, after - 1])
 
 
+@METRICS.register
+@metric(two_classes=False)
+def top1(scores: WeightedScores) -> np.ndarray:
+    """Share of videos whose class is the likeliest one; of more than two classes."""
+    return scores.mean(top_k_credit(scores.labels, scores.probs, 1))
+
+
+@METRICS.register
+@metric(two_classes=False)
+def top_k(scores: WeightedScores) -> np.ndarray:
+    """Share of videos whose class is among the k likeliest, k = min(5, K − 1); named top2 … top5."""
+    return scores.mean(top_k_credit(scores.labels, scores.probs, min(5, scores.num_classes - 1)))
+
+
 def weighted_metrics(
     labels: np.ndarray, probs: np.ndarray, weights: np.ndarray, *, clip: float = CLIP
 ) -> dict[str, np.ndarray]:
-    """Every metric of `metric_names(K)` under each of B weight vectors: labels (N,), probs (N, K), weights
+    """Every metric of `metrics_of(K)` under each of B weight vectors: labels (N,), probs (N, K), weights
     (B, N) -> name -> (B,).
 
-    AUC, AP and EER are NaN where a weight vector leaves one class only. Log loss clips the probability of the
-    true class to [clip, 1 − clip].
+    Metrics that rank fakes against reals are NaN where a weight vector leaves one class only. Log loss clips
+    the probability of the true class to [clip, 1 − clip].
     """
     labels, probs = check_inputs(labels, probs)
     weights = np.asarray(weights, dtype=np.float64)
@@ -99,24 +231,18 @@ def weighted_metrics(
         raise ValueError(f"weights of shape {weights.shape}, expected (B, {len(labels)}) and none below 0")
     if not 0 <= clip < 0.5:
         raise ValueError(f"clip {clip}, expected 0 <= clip < 0.5 (the challenge's solutions use {CLIP})")
+    scores = WeightedScores(labels, probs, weights, clip)
+    result = {}
     with np.errstate(divide="ignore", invalid="ignore"):
-        total = weights.sum(axis=1)
-        loss = -np.log(np.clip(probs[np.arange(len(labels)), labels], clip, 1 - clip))
-        result = {
-            "log_loss": np.where(weights > 0, weights * loss, 0.0).sum(axis=1) / total
-            if clip == 0
-            else weights @ loss / total
-        }
-        if probs.shape[1] > 2:
-            for name in metric_names(probs.shape[1])[1:]:
-                result[name] = weights @ top_k_credit(labels, probs, int(name.removeprefix("top"))) / total
-            return result
-        result["accuracy"] = weights @ top_k_credit(labels, probs, 1) / total
-        fakes, reals = _ranking(labels, probs[:, 1], weights)
-        one_class = (fakes.sum(axis=1) == 0) | (reals.sum(axis=1) == 0)
-        for name, function in (("auc", _auc), ("ap", _average_precision), ("eer", _equal_error_rate)):
-            result[name] = np.where(one_class, np.nan, function(fakes, reals))
-    return {name: result[name] for name in metric_names(2)}
+        for name, function in metrics_of(scores.num_classes).items():
+            values = np.asarray(function(scores), dtype=np.float64)
+            if values.shape != (len(weights),):
+                raise ValueError(
+                    f"metric {name} gave shape {values.shape}, expected one value for each of the "
+                    f"{len(weights)} weight vectors"
+                )
+            result[name] = values
+    return result
 
 
 def video_metrics(
@@ -133,12 +259,13 @@ def video_metrics(
     }
 
 
-def why_undefined(labels: np.ndarray, num_classes: int) -> str:
-    """One line for AUC, AP and EER that are NaN, or nothing where they are defined."""
+def why_undefined(labels: np.ndarray, num_classes: int) -> dict[str, str]:
+    """Metric -> why it is NaN for these labels, in one line; empty where every metric is defined."""
     classes = np.unique(labels)
     if num_classes != 2 or len(classes) == 2:
-        return ""
-    return (
-        f"all {len(labels)} videos are {'fake' if classes[0] == 1 else 'real'}; AUC, AP and EER need "
-        "both classes"
-    )
+        return {}
+    only = "fake" if classes[0] == 1 else "real"
+    ranking = {name: m.title or name for name, m in metrics_of(2).items() if m.ranks}
+    *first, last = ranking.values()
+    reason = f"all {len(labels)} videos are {only}; {', '.join(first)} and {last} need both classes"
+    return dict.fromkeys(ranking, reason)

@@ -99,13 +99,14 @@ def resample(
         raise ValueError(f"{len(groups)} groups for {len(labels)} videos; expected one each")
     if num_samples < 1:
         raise ValueError(f"num_samples {num_samples}, expected 1 or more")
-    rng, parts = np.random.default_rng(seed), []
+    rng, parts, both = np.random.default_rng(seed), [], []
     step = max(1, CHUNK_ELEMENTS // len(labels))
     for start in range(0, num_samples, step):
         weights = group_weights(groups, num_samples=min(step, num_samples - start), rng=rng)
         parts.append(weighted_metrics(labels, probs, weights, clip=clip))
+        both.append(_usable(labels, weights, num_classes=probs.shape[1]))
     samples = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    keep = np.isfinite(samples["auc"]) if "auc" in samples else np.ones(num_samples, dtype=bool)
+    keep = np.concatenate(both)
     return Samples(
         values=video_metrics(labels, probs, clip=clip),
         samples={name: values[keep] for name, values in samples.items()},
@@ -114,6 +115,13 @@ def resample(
         num_real=int((labels == 0).sum()),
         num_videos=len(labels),
     )
+
+
+def _usable(labels: np.ndarray, weights: np.ndarray, *, num_classes: int) -> np.ndarray:
+    """(B,): whether a sample has videos of both classes; with more than two classes every sample is used."""
+    if num_classes > 2:
+        return np.ones(len(weights), dtype=bool)
+    return (weights[:, labels == 1].sum(axis=1) > 0) & (weights[:, labels == 0].sum(axis=1) > 0)
 
 
 def average(parts: Sequence[Samples]) -> Samples:
@@ -244,7 +252,7 @@ def evaluate(
     a metric is NaN, where one is.
     """
     labels = scores["label"].to_numpy()
-    reason = why_undefined(labels, probabilities(scores).shape[1])
+    undefined = why_undefined(labels, probabilities(scores).shape[1])
     by_method = resample_methods(scores, num_samples=num_samples, seed=seed, clip=clip)
     everything = by_method.pop("")
 
@@ -261,5 +269,5 @@ def evaluate(
         "coverage": coverage_of(scores),
         "num_groups": everything.num_groups,
         "dropped_samples": everything.num_dropped,
-        "undefined": {"video/" + name: reason for name in ("auc", "ap", "eer")} if reason else {},
+        "undefined": {f"video/{name}": reason for name, reason in undefined.items()},
     }

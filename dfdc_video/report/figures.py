@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from dfdc_video.evaluation.compare import Comparison, Row, key_of
-from dfdc_video.evaluation.metrics import LOWER_IS_BETTER, title_of
+from dfdc_video.evaluation.metrics import title_of
 
 INK = "#3b4148"
 # legible on white and on near-black
@@ -166,7 +166,7 @@ def method_bars(comparison: Comparison) -> Figure | None:
     if comparison.num_classes == 2:
         keys = {method or "all videos": key_of("auc", method) for method in ("", *comparison.methods)}
     else:
-        keys = {title_of(m): key_of(m) for m in comparison.metrics if m not in LOWER_IS_BETTER}
+        keys = {title_of(m): key_of(m) for m in comparison.metrics if re.fullmatch(r"top\d", m)}
     figure, axes = _figure(1, width=max(6.0, 1.2 + 0.42 * len(keys) * (len(comparison.rows) + 1)), height=3.6)
     ax, width = axes[0, 0], 0.8 / len(comparison.rows)
     for index, row in enumerate(comparison.rows):

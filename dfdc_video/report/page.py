@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from dfdc_video.evaluation.compare import Comparison, Row, key_of
-from dfdc_video.evaluation.metrics import LOWER_IS_BETTER, title_of
+from dfdc_video.evaluation.metrics import find_metric, title_of
 from dfdc_video.evaluation.statistics import coverage_of
 from dfdc_video.files import write_atomic
 from dfdc_video.report import figures, terminal
@@ -42,6 +42,7 @@ PROVENANCE = (
     "manifest_path",
     "clip",
     "pooling",
+    "precision",
     "environment",
 )
 
@@ -89,7 +90,7 @@ def _best(comparison: Comparison, metric: str, method: str = "") -> float | None
     values = [v for v in values if v == v]
     if len(comparison.rows) < 2 or not values:
         return None
-    return min(values) if metric in LOWER_IS_BETTER else max(values)
+    return min(values) if find_metric(metric).lower_is_better else max(values)
 
 
 def _facts(row: Row) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dfdc_video.evaluation.compare import Comparison, Row, key_of
-from dfdc_video.evaluation.metrics import LOWER_IS_BETTER, title_of
+from dfdc_video.evaluation.metrics import find_metric, title_of
 from dfdc_video.evaluation.statistics import Difference, Interval, coverage_of
 
 WIDE = 116  # columns that the overall table takes with its intervals
@@ -59,7 +59,7 @@ def duration(seconds: float | None) -> str:
 
 def heading(metric: str) -> str:
     """A metric's name with an arrow that says which way is better."""
-    return f"{title_of(metric)} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
+    return f"{title_of(metric)} {'↓' if find_metric(metric).lower_is_better else '↑'}"
 
 
 def _cell(row: Row, key: str, *, intervals: bool = True) -> str:

@@ -43,7 +43,7 @@ EXPECTED_WARNINGS = (
 )
 
 
-def _silence_lightning() -> None:
+def silence_lightning() -> None:
     """No reports of devices, tips or "max_epochs reached", and no expected warnings; idempotent."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for text in EXPECTED_WARNINGS:
@@ -205,7 +205,7 @@ def build_wandb(cfg: CfgNode, run: RunFolder, name: str, manifest: Manifest) -> 
 def build_trainer(
     cfg: CfgNode, folder: Path, *, loggers: list[Logger], callbacks: list[Any], quiet: bool
 ) -> L.Trainer:
-    _silence_lightning()
+    silence_lightning()
     bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
     return L.Trainer(
         default_root_dir=folder,

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import brentq
 from sklearn import metrics as oracle
 
-from dfdc_video.evaluation.metrics import metric_names, video_metrics, weighted_metrics, why_undefined
+from dfdc_video.cli import main
+from dfdc_video.evaluation.metrics import (
+    metric,
+    metrics_of,
+    title_of,
+    video_metrics,
+    weighted_metrics,
+    why_undefined,
+)
+from dfdc_video.evaluation.results import read_result
+from dfdc_video.evaluation.statistics import evaluate
+from dfdc_video.registry import METRICS
 
 
 def sample(seed: int, *, ties: bool, size: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,7 +51,7 @@ def test_two_classes_agree_with_scikit_learn(seed, ties, weighted):
     labels, scores, weights = sample(seed, ties=ties)
     weights = weights if weighted else np.ones(len(labels))
     got = video_metrics(labels, np.c_[1 - scores, scores], weights if weighted else None)
-    assert tuple(got) == metric_names(2)
+    assert tuple(got) == tuple(metrics_of(2)) == ("auc", "log_loss", "accuracy", "ap", "eer")
     assert got["auc"] == pytest.approx(oracle.roc_auc_score(labels, scores, sample_weight=weights))
     assert got["ap"] == pytest.approx(oracle.average_precision_score(labels, scores, sample_weight=weights))
     assert got["accuracy"] == pytest.approx(
@@ -128,8 +140,10 @@ def test_one_class_leaves_ranking_undefined_with_a_reason(label):
     got = video_metrics(labels, probs)
     assert all(np.isnan(got[name]) for name in ("auc", "ap", "eer"))
     assert np.isfinite(got["log_loss"]) and np.isfinite(got["accuracy"])
-    assert ("fake" if label else "real") in why_undefined(labels, 2)
-    assert why_undefined(np.array([0, 1]), 2) == ""
+    why = why_undefined(labels, 2)
+    assert set(why) == {"auc", "ap", "eer"}
+    assert why["eer"] == f"all 6 videos are {'fake' if label else 'real'}; AUC, AP and EER need both classes"
+    assert why_undefined(np.array([0, 1]), 2) == why_undefined(np.array([0, 0]), 3) == {}
 
 
 @pytest.mark.parametrize(
@@ -146,3 +160,49 @@ def test_bad_input_is_refused(labels, probs, message):
         video_metrics(np.array(labels), np.array(probs))
     with pytest.raises(ValueError, match="clip 0.7"):
         video_metrics(np.array([0, 1]), np.full((2, 2), 0.5), clip=0.7)
+
+
+@pytest.fixture
+def brier():
+    """A metric that only this test has: the Brier score."""
+
+    @METRICS.register
+    @metric(title="Brier score", lower_is_better=True, more_classes=False)
+    def brier(scores):
+        """Mean squared distance of P(fake) from the label."""
+        return scores.mean((scores.probs[:, 1] - scores.labels) ** 2)
+
+    yield brier
+    del METRICS._obj_map["brier"]
+
+
+def test_a_registered_metric_is_in_reports_tables_and_lists(brier, runs, tmp_path, capsys):
+    runs.write(tmp_path / "a", strength=1.0)
+    scores = read_result(tmp_path / "a").scores
+    expected = oracle.brier_score_loss(scores["label"], scores["score"])
+    report = evaluate(scores, num_samples=50)
+    assert report["metrics"]["video/brier"]["value"] == pytest.approx(expected)
+    assert report["metrics"]["video/brier"]["low"] < expected < report["metrics"]["video/brier"]["high"]
+    assert "brier" in report["per_method"]["spatial"]
+    runs.write(tmp_path / "b", seed=1)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 0
+    assert "Brier score ↓" in capsys.readouterr().out
+    assert "Brier score ↓" in (tmp_path / "out" / "report.html").read_text()
+    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("name")
+    assert table.loc["a", "video/brier"] == pytest.approx(expected) and "delta/video/brier" in table.columns
+    assert main(["list", "metrics", "brier"]) == 0
+    assert "Mean squared distance" in capsys.readouterr().out
+
+
+def test_a_metric_of_another_shape_is_refused(brier):
+    brier.function = lambda scores: 0.5
+    with pytest.raises(
+        ValueError, match=r"metric brier gave shape \(\), expected one value for each of the 1"
+    ):
+        video_metrics(np.array([0, 1]), np.full((2, 2), 0.5))
+
+
+def test_titles():
+    assert [title_of(n) for n in ("auc", "log_loss", "top1", "top4")] == ["AUC", "log loss", "top-1", "top-4"]
+    with pytest.raises(ValueError, match="unknown metric 'acu'; did you mean auc"):
+        title_of("acu")

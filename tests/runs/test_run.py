@@ -70,6 +70,9 @@ def test_a_run_folder_holds_what_explains_it(finished):
     ) == 2
     assert report == json.loads((folder / "report.json").read_text())
     assert report["coverage"] == {"num_videos": 8, "scored": 8, "no_face": 0, "unreadable": 0}
+    made_with = json.loads((folder / "environment.json").read_text())
+    assert made_with["precision"] == report["precision"] == "32-true"
+    assert made_with["cpu"] == report["environment"]["cpu"] and report["environment"]["num_threads"] >= 1
     assert list(folder.glob("samples/*.mp4"))
 
 
