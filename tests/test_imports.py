@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 SCRIPT = """
-import importlib, logging, pkgutil, sys, warnings
+import importlib, logging, sys, warnings
+from pathlib import Path
 
 calls = []
 
@@ -22,10 +23,11 @@ for owner, name in (
 ):
     setattr(owner, name, watched(getattr(owner, name)))
 import dfdc_video
-names = [m.name for m in pkgutil.walk_packages(dfdc_video.__path__, "dfdc_video.")]
+root = Path(dfdc_video.__file__).parent
+names = [".".join(p.relative_to(root.parent).with_suffix("").parts) for p in sorted(root.rglob("*.py"))]
 for name in names:
     if not name.endswith("__main__"):
-        importlib.import_module(name)
+        importlib.import_module(name.removesuffix(".__init__"))
 print(len(names), calls)
 from dfdc_video.runs.build import silence_lightning
 silence_lightning()
