@@ -28,7 +28,7 @@ import numpy as np
 from dfdc_video.faces.detect import quiet_stderr
 from dfdc_video.faces.extract import extract as extract_faces
 from dfdc_video.media.reader import iter_luma
-from dfdc_video.preparation.prepare import prepare
+from dfdc_video.preparation.settings import PrepareSettings
 from dfdc_video.records import Stream, Track
 from dfdc_video.registry import BENCHMARKS, settings_of
 from dfdc_video.synthetic import deepfakes
@@ -276,8 +276,8 @@ def extract(
     the face videos.
     """
     processes = (1, 2)
-    own = settings_of(extract_faces).keys() & settings_of(prepare).keys()
-    settings = {name: settings_of(prepare)[name].default for name in own} | {"detector": detector}
+    defaults = PrepareSettings(detector=detector).extraction()
+    settings = {k: v for k, v in defaults.items() if k in settings_of(extract_faces)}
     with tempfile.TemporaryDirectory() as folder:
         shape = (num_frames, height, width)
         found = measure(

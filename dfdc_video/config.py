@@ -324,6 +324,8 @@ def typed(key: str, value: Any, kind: Any) -> Any:
         fixed = origin is tuple and Ellipsis not in args
         if not fixed or len(value) == len(args):
             return [typed(f"{key}[{i}]", v, args[i] if fixed else args[0]) for i, v in enumerate(value)]
+    elif origin is dict and isinstance(value, dict):
+        return value
     elif kind is float and not isinstance(value, bool):
         try:
             return float(value)

@@ -47,7 +47,7 @@ def show(kind: str = "", name: str = "") -> None:
     """
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     wanted = kind.lower().replace("-", " ")
-    names = ["configs", "config bases", *(plural(r.kind) for r in ALL)]
+    names = ["configs", "config bases", *(plural(r.kind) for r in ALL), "prepare settings"]
     if wanted and wanted not in names:
         raise ValueError(f"unknown kind '{kind}'; {nearest(wanted, names)}")
     if name:
@@ -56,6 +56,10 @@ def show(kind: str = "", name: str = "") -> None:
         "configs": _configs(),
         "config bases": {n: line for base in BASES for n, line in _configs(base).items()},
     }
+    if wanted == "prepare settings":
+        from dfdc_video.preparation.settings import setting_lines
+
+        kinds[wanted] = setting_lines()
     for registry in ALL:
         if wanted in ("", plural(registry.kind)):
             more = _settings_text if wanted else lambda component: ""
@@ -103,6 +107,13 @@ def _show_one(console: Console, kind: str, name: str) -> None:
             raise ValueError(f"unknown config '{name}'; {nearest(name, known)}")
         path = find_config(name)
         print(dump(resolve(name)) if kind == "configs" else path.read_text(encoding="utf-8"), end="")
+    elif kind == "prepare settings":
+        from dfdc_video.preparation.settings import setting_lines
+
+        lines = setting_lines()
+        if name not in lines:
+            raise ValueError(f"unknown setting '{name}'; {nearest(name, lines)}")
+        console.print(f"[bold]{name}[/bold] {escape(lines[name])}")
     elif kind == "models" and f"model/{name}" in config_names("model"):
         _print_model(console, name)
     else:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dfdc_video.commands.prepare import add_settings, given, print_manifest
+from dfdc_video.commands.prepare import add_flags, check_components, given_flags, print_manifest
 
 ORDER = 50
 HELP = "shards of `prepare` -> one data set; or another split of the same faces"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from dfdc_video.preparation.assemble import HELP, finish
-    from dfdc_video.registry import settings_of
+    from dfdc_video.preparation.settings import FinishingSettings
 
     parser.add_argument(
         "folders",
@@ -26,18 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, help="folder to make (default: the folder itself, where only one is given)"
     )
     group = parser.add_argument_group("settings (where not given: as the folders were prepared)")
-    add_settings(group, settings_of(finish), HELP, keep=True)
+    add_flags(group, FinishingSettings, defaults=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    from dfdc_video.preparation.assemble import finish, merge_parts
+    from dfdc_video.preparation.assemble import merge_parts
+    from dfdc_video.preparation.settings import FinishingSettings
     from dfdc_video.preparation.shards import read_settings
-    from dfdc_video.registry import SPLITS, settings_of
 
     if not args.out and len(args.folders) > 1:
         raise ValueError("several folders are merged into a new one: give it as --out")
-    rule = getattr(args, "split", None) or read_settings(args.folders[0])["split"]
-    settings = given(args, settings_of(finish), {"split_settings": SPLITS.get(rule)})
-    if "split" in settings:
-        settings.setdefault("split_settings", None)
+    flags = given_flags(args, FinishingSettings)
+    if "split" in flags:  # another rule: the settings of the one before do not apply
+        flags.setdefault("split_settings", None)
+    before = read_settings(args.folders[0])
+    settings = check_components({"split": before["split"], **flags}, before["dataset"])
     return print_manifest(merge_parts(args.folders, args.out or args.folders[0], **settings))

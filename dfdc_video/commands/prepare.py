@@ -3,80 +3,126 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import typing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+# settings that are those of a component -> the setting that names it; the reader is an argument of its own
+COMPONENT_OF = {"dataset_settings": "dataset", "detector_settings": "detector", "split_settings": "split"}
 ORDER = 40
 HELP = "raw videos -> faces -> tracks -> face videos, splits, lists; can be continued"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from dfdc_video.preparation.prepare import EXTRACTION, FREE_SETTINGS, HELP, all_settings
+    from dfdc_video.preparation.settings import GROUPS
 
     parser.add_argument("dataset", help="reader, from `dfdc-video list datasets`")
     parser.add_argument("--root", required=True, type=Path, help="folder of the raw videos")
     parser.add_argument("--out", required=True, type=Path, help="folder to make")
-    settings = all_settings()
-    free = parser.add_argument_group("how much is done, and how (never changes what a video gives)")
-    faces = parser.add_argument_group("faces")
-    add_settings(free, {k: settings.pop(k) for k in FREE_SETTINGS}, HELP)
-    add_settings(faces, {k: settings.pop(k) for k in ("dataset_settings", *EXTRACTION)}, HELP)
-    add_settings(parser.add_argument_group("cleaning, splits, exports"), settings, HELP)
+    parser.add_argument(
+        "--settings",
+        dest="settings_file",
+        type=Path,
+        metavar="FILE.yaml",
+        help="file of settings by name (`dfdc-video list prepare-settings`); flags win over it",
+    )
+    for group in GROUPS:
+        add_flags(parser.add_argument_group(group.title), group)
 
 
 def run(args: argparse.Namespace) -> int:
-    from dfdc_video.preparation.prepare import all_settings, prepare
-    from dfdc_video.registry import DATASETS, DETECTORS, SPLITS
+    from dfdc_video.preparation.prepare import prepare
+    from dfdc_video.preparation.settings import PrepareSettings
 
-    components = {
-        "dataset_settings": DATASETS.get(args.dataset),
-        "detector_settings": DETECTORS.get(args.detector),
-        "split_settings": SPLITS.get(args.split),
-    }
-    manifest = prepare(args.dataset, args.root, args.out, **given(args, all_settings(), components))
+    settings = read_settings_file(args.settings_file) if args.settings_file else {}
+    flags = given_flags(args, PrepareSettings)
+    for name, component in COMPONENT_OF.items():
+        if component in flags:  # another component: the settings that the file has for its own do not apply
+            settings.pop(name, None)
+    manifest = prepare(args.dataset, args.root, args.out, **check_components(settings | flags, args.dataset))
     return print_manifest(manifest) if manifest else 0
 
 
-def add_settings(
-    parser: argparse._ActionsContainer, settings: dict[str, Any], texts: dict[str, str], *, keep: bool = False
-) -> None:
-    """One flag per keyword of a function. With `keep`, what is not given is left out instead of taking its
-    default.
+def add_flags(parser: argparse._ActionsContainer, group: Any, *, defaults: bool = True) -> None:
+    """One flag per setting of a group; a flag that is not given leaves nothing in the result."""
+    from dfdc_video.preparation.settings import default_text, types_of
+
+    kinds = types_of(group)
+    for f in fields(group):
+        kind, flag, options = kinds[f.name], "--" + f.name.replace("_", "-"), {}
+        text = default_text(f) if defaults else ""
+        if f.name.endswith("_settings"):
+            flag = flag.removesuffix("settings") + "set"
+            options = {"nargs": "+", "metavar": ("KEY", "VALUE"), "dest": f.name}
+        elif kind is bool:
+            options = {"action": argparse.BooleanOptionalAction}
+        elif typing.get_origin(kind) is tuple:
+            inner = typing.get_args(kind)
+            options = {"nargs": "+" if Ellipsis in inner else len(inner), "type": inner[0]}
+        else:
+            options = {"type": kind}
+        help = f.metadata["help"] + (f" (default {text})" if text else "")
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=help.replace("%", "%%"), **options)
+
+
+def given_flags(args: argparse.Namespace, group: Any) -> dict[str, Any]:
+    """The settings that flags of `add_flags` were given for; KEY VALUE pairs as dictionaries."""
+    from dfdc_video.config import parse_overrides
+
+    result = {f.name: getattr(args, f.name) for f in fields(group) if hasattr(args, f.name)}
+    for name, value in result.items():
+        if name.endswith("_settings"):
+            result[name] = {k.lower(): v for k, v in parse_overrides(value).items()}
+        elif isinstance(value, list):
+            result[name] = tuple(value)
+    return result
+
+
+def check_components(settings: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """The same settings; those of the reader, the detector and the split rule are checked against its
+    signature.
     """
-    for name, parameter in settings.items():
-        default, text = parameter.default, texts[name]
-        kind: dict[str, Any] = {"type": type(default)}
-        if default is None:
-            name, kind = (
-                name.removesuffix("_settings") + "_set",
-                {"nargs": "+", "metavar": ("KEY", "VALUE"), "dest": name},
-            )
-        elif isinstance(default, bool):
-            kind = {"action": argparse.BooleanOptionalAction}
-        elif isinstance(default, tuple):
-            kind = {"nargs": len(default) or "+", "type": type(default[0]) if default else str}
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text += "" if keep or shown in ("", None) or isinstance(default, bool) else f" (default {shown})"
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(
-            flag, default=argparse.SUPPRESS if keep else default, help=text.replace("%", "%%"), **kind
-        )
+    from dfdc_video.config import check_arguments
+    from dfdc_video.preparation.settings import PrepareSettings
+    from dfdc_video.registry import DATASETS, DETECTORS, SPLITS
+
+    chosen = {"dataset": dataset, **{f.name: f.default for f in fields(PrepareSettings)}, **settings}
+    registries = {"dataset": DATASETS, "detector": DETECTORS, "split": SPLITS}
+    result = dict(settings)
+    for name, component in COMPONENT_OF.items():
+        if settings.get(name):
+            result[name] = check_arguments(registries[component].get(chosen[component]), settings[name])
+    return result
 
 
-def given(
-    args: argparse.Namespace, settings: dict[str, Any], components: dict[str, Callable[..., Any]]
-) -> dict[str, Any]:
-    """The flags of `add_settings` as keyword arguments; KEY VALUE pairs are checked against the component
-    that they are for.
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file: its keys are the names of settings.
+
+    Raises FileNotFoundError, and ValueError for what is no YAML, an unknown key or a value of another type.
     """
-    from dfdc_video.config import keyword_arguments
+    import yaml
 
-    words = {k: getattr(args, k) for k in settings if hasattr(args, k)}
-    for name, component in components.items():
-        if words.get(name) is not None:
-            words[name] = keyword_arguments(component, words[name])
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in words.items()}
+    from dfdc_video.config import typed
+    from dfdc_video.preparation.settings import PrepareSettings, types_of
+    from dfdc_video.registry import nearest
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of settings at {path}")
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: holds a {type(given).__name__}, expected lines such as 'size: 224'")
+    kinds = types_of(PrepareSettings)
+    result = {}
+    for name, value in given.items():
+        if name not in kinds:
+            raise ValueError(f"{path}: unknown setting '{name}'; {nearest(str(name), kinds)}")
+        value = typed(f"{path}: {name}", value, kinds[name])
+        result[name] = tuple(value) if isinstance(value, list) else value
+    return result
 
 
 def print_manifest(manifest: Any) -> int:

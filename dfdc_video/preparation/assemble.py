@@ -28,8 +28,9 @@ from dfdc_video.folders.prepared import (
 )
 from dfdc_video.preparation.audit import KINDS, audit, check_audit, format_audit
 from dfdc_video.preparation.duplicates import equal_fakes, exact_duplicates, near_duplicates
-from dfdc_video.preparation.exports import parse_frames, write_images, write_kitti
+from dfdc_video.preparation.exports import write_images, write_kitti
 from dfdc_video.preparation.extraction import STREAM_FIELDS, result_path
+from dfdc_video.preparation.settings import FinishingSettings, images_per_video, names_of
 from dfdc_video.preparation.shards import (
     Part,
     claim,
@@ -41,7 +42,7 @@ from dfdc_video.preparation.shards import (
 )
 from dfdc_video.preparation.splits import assign_groups, merge_test
 from dfdc_video.records import Rejection, Video
-from dfdc_video.registry import SPLITS, nearest, settings_of
+from dfdc_video.registry import SPLITS
 from dfdc_video.report.prepared import write_summary
 
 log = logging.getLogger(__name__)
@@ -54,48 +55,9 @@ MISSING: dict[str, Any] = {
     "signature": [],
     "difference": None,
 }
-HELP = {
-    "split": "split rule, from `dfdc-video list split-rules`",
-    "split_settings": "settings of the split rule, as `dfdc-video list split-rules` shows them",
-    "group_by": (
-        "what stays in one split beside an original and its fakes: identity, folder, original; "
-        "auto takes the strongest that is known"
-    ),
-    "ratios": "shares of train, val and test",
-    "seed": "of the split",
-    "near_distance": (
-        "videos whose frames differ by at most this many of 64 hash bits are near-duplicates "
-        "and stay in one split; 0: not looked for"
-    ),
-    "drop_equal_fakes": "leave out fakes whose frames equal their original's (only the sound is fake)",
-    "drop_orphans": "leave out fakes whose original is missing",
-    "allow_leaks": f"kinds of leak between splits that are no error: {', '.join(KINDS)}, or all",
-    "merge": "train+test: train on the test split, too, for a last fit; its test scores are refused",
-    "kitti": "write a KITTI tracking label file per video",
-    "frames": (
-        "write image trees frames/SPLIT/CLASS: frames per video, or per real/per fake, for example 10/2"
-    ),
-    "frames_format": "jpg or png",
-}
 
 
-def finish(
-    out: str | Path,
-    *,
-    split: str = "group",
-    split_settings: dict[str, Any] | None = None,
-    group_by: str = "auto",
-    ratios: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
-    near_distance: float = 4.0,
-    drop_equal_fakes: bool = False,
-    drop_orphans: bool = False,
-    allow_leaks: tuple[str, ...] = (),
-    merge: str = "",
-    kitti: bool = True,
-    frames: str = "",
-    frames_format: str = "jpg",
-) -> Manifest:
+def assemble(out: str | Path, settings: FinishingSettings) -> Manifest:
     """Gather the parts and results in `out` into tables, and return the manifest. Only files that change are
     written.
 
@@ -103,24 +65,22 @@ def finish(
     name the kind.
     """
     out = Path(out)
-    given = {k: v for k, v in locals().items() if k != "out"}
-    check_finishing(given)
     part = union(read_parts(out))
     results, tracks = _load_results(out, part)
-    videos, removed, counted = _clean(
-        part, results, drop_equal_fakes=drop_equal_fakes, drop_orphans=drop_orphans
-    )
+    videos, removed, counted = _clean(part, results, settings)
     usable = {
         v.video_id: results[v.video_id]["signature"] for v in videos if results[v.video_id]["signature"]
     }
     families = {v.video_id: v.source_id or v.video_id for v in videos}
-    near = near_duplicates(usable, families, max_distance=near_distance) if near_distance else []
-    videos, rule = _split(videos, near, given)
+    near = []
+    if settings.near_distance:
+        near = near_duplicates(usable, families, max_distance=settings.near_distance)
+    videos, rule = _split(videos, near, settings)
     found = audit(videos, near, part.hashes)
     write_atomic(out / "leak_audit.json", json.dumps(found, indent=2) + "\n")
     log.info(format_audit(found))
-    check_audit(found, KINDS if rule == "random" else allow_leaks)
-    videos = merge_test(videos) if merge else videos
+    check_audit(found, KINDS if rule == "random" else settings.allow_leaks)
+    videos = merge_test(videos) if settings.merge else videos
     rejections = [*part.rejections, *removed, *part.failures]
     for v in videos:
         rejections += [
@@ -137,16 +97,18 @@ def finish(
         raise ValueError(
             f"none of {len(videos)} videos gave a face track ({kinds}); see {out / 'quarantine.csv'}"
         )
-    settings = read_settings(out)
+    fixed = read_settings(out)
     summary = {
-        "dataset": settings["dataset"],
-        "detector": settings["detector"],
-        "settings": settings,
+        "dataset": fixed["dataset"],
+        "detector": fixed["detector"],
+        "settings": fixed,
         "split_rule": rule,
-        "split_settings": split_settings or {},
+        "split_settings": settings.split_settings or {},
         "split_hash": split_hash(video_table),
-        "merged": merge,
-        "allowed_leaks": list(KINDS if rule == "random" or "all" in allow_leaks else allow_leaks),
+        "merged": settings.merge,
+        "allowed_leaks": list(
+            KINDS if rule == "random" or "all" in settings.allow_leaks else settings.allow_leaks
+        ),
         "leak_audit": found,
         "num_videos": len(videos),
         "num_tracks": len(track_table),
@@ -162,33 +124,15 @@ def finish(
         },
     }
     manifest = Manifest(out, video_table, track_table, summary)
-    if kitti:
+    if settings.kitti:
         write_kitti(out, video_table, track_table)
-    if number := parse_frames(frames):
+    if number := images_per_video(settings.frames):
         summary["frames"] = write_images(
-            out, manifest, per_real=number[0], per_fake=number[1], suffix=frames_format
+            out, manifest, per_real=number[0], per_fake=number[1], suffix=settings.frames_format
         )
     manifest.write()
     write_summary(out, manifest, results, quarantine)
     return manifest
-
-
-DEFAULTS: dict[str, Any] = {name: p.default for name, p in settings_of(finish).items()}
-
-
-def check_finishing(settings: dict[str, Any]) -> None:
-    """One line for a setting that cannot work, before anything is touched."""
-    SPLITS.get(settings["split"])
-    parse_frames(settings["frames"])
-    if settings["merge"] not in ("", "train+test"):
-        raise ValueError(f"merge {settings['merge']!r}: expected train+test, or nothing")
-    if settings["frames_format"] not in ("jpg", "png"):
-        raise ValueError(f"frames_format {settings['frames_format']!r}: expected jpg or png")
-    if settings["near_distance"] < 0:
-        raise ValueError(f"near_distance {settings['near_distance']}: expected 0 (not looked for) or more")
-    unknown = [kind for kind in settings["allow_leaks"] if kind not in (*KINDS, "all")]
-    if unknown:
-        raise ValueError(f"unknown kind of leak '{unknown[0]}'; {nearest(unknown[0], (*KINDS, 'all'))}")
 
 
 def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any) -> Manifest:
@@ -208,15 +152,13 @@ def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any
                 f"{folders[0]} and {folder} were prepared with other settings ({differing}); they cannot "
                 "be one data set"
             )
-    settings = json.loads(json.dumps({**settings, **finishing}))
-    kept: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in DEFAULTS
-    }
-    check_finishing(kept)
+    names = names_of(FinishingSettings)
+    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in names}
+    given = FinishingSettings(**{**kept, **finishing})
     with told_when_full(out):
-        claim(out, settings, open_until_done=DEFAULTS)
+        claim(out, {**settings, **given.plain()}, open_until_done=names)
         link_into(out, folders)
-        return finish(out, **kept)
+        return assemble(out, given)
 
 
 def _load_results(out: Path, part: Part) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
@@ -244,7 +186,7 @@ def _load_results(out: Path, part: Part) -> tuple[dict[str, dict[str, Any]], dic
 
 
 def _clean(
-    part: Part, results: dict[str, dict[str, Any]], *, drop_equal_fakes: bool, drop_orphans: bool
+    part: Part, results: dict[str, dict[str, Any]], settings: FinishingSettings
 ) -> tuple[list[Video], list[Rejection], dict[str, int]]:
     """Leave out duplicates and, where asked, fakes that show nothing fake or have no original. What stays is
     ordered by video_id.
@@ -253,10 +195,12 @@ def _clean(
     present = {v.video_id for v in part.videos}
     equal = set(equal_fakes(videos, results))
     orphans = {v.video_id for v in videos if v.source_id and v.source_id not in present}
-    reasons = dict.fromkeys(orphans, "missing original: it is not in the data set") if drop_orphans else {}
+    reasons = (
+        dict.fromkeys(orphans, "missing original: it is not in the data set") if settings.drop_orphans else {}
+    )
     reasons |= (
         dict.fromkeys(equal, "equal frames: a fake that looks like its original in every frame")
-        if drop_equal_fakes
+        if settings.drop_equal_fakes
         else {}
     )
     removed += [
@@ -267,10 +211,10 @@ def _clean(
 
 
 def _split(
-    videos: list[Video], near: Sequence[tuple[str, str, float]], given: dict[str, Any]
+    videos: list[Video], near: Sequence[tuple[str, str, float]], settings: FinishingSettings
 ) -> tuple[list[Video], str]:
     """Group and split; a set that is a test set throughout stays one. Returns the rule that was followed."""
-    if given["split"] == "group" and all(v.split == "test" for v in videos):
+    if settings.split == "group" and all(v.split == "test" for v in videos):
         log.info("every video is in split test: no split was made")
         return assign_groups(videos, by="original"), "official"
     if len({v.label for v in videos}) == 1:
@@ -278,10 +222,10 @@ def _split(
             "every video has label %d: a classifier needs two classes; training on this set will be refused",
             videos[0].label,
         )
-    videos = assign_groups(videos, by=given["group_by"], links=[(a, b) for a, b, _ in near])
-    return SPLITS.get(given["split"])(
-        videos, given["ratios"], given["seed"], **(given["split_settings"] or {})
-    ), given["split"]
+    videos = assign_groups(videos, by=settings.group_by, links=[(a, b) for a, b, _ in near])
+    rule = SPLITS.get(settings.split)
+    own = settings.split_settings or {}
+    return rule(videos, settings.ratios, settings.seed, **own), settings.split
 
 
 def kinds_of(rejections: Sequence[Rejection]) -> dict[str, int]:

@@ -28,20 +28,7 @@ from dfdc_video.records import SPLIT_NAMES
 
 KITTI_LINE = "%d %d Face -1 -1 -10 %.2f %.2f %.2f %.2f -1 -1 -1 -1000 -1000 -1000 -10 %.4f\n"
 JPEG_QUALITY = 95
-FRAMES_HINT = (
-    "expected a number of images per video, as in 10, or two, as in 10/2 for 10 per real and 2 per fake video"
-)
 INDEX_COLUMNS = ["path", "video_id", "track_id", "frame", "label", "split"]
-
-
-def parse_frames(text: str) -> tuple[int, int] | None:
-    """Images per real and per fake video: "10/2" -> (10, 2), "10" -> (10, 10), "" -> None. Raises ValueError."""
-    if not text.strip():
-        return None
-    parts = [p.strip() for p in text.split("/")]
-    if len(parts) > 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
-        raise ValueError(f"frames {text!r}: {FRAMES_HINT}")
-    return int(parts[0]), int(parts[-1])
 
 
 def write_kitti(out: Path, videos: pd.DataFrame, tracks: pd.DataFrame) -> None:

@@ -26,6 +26,7 @@ from dfdc_video.files import is_full, load_json, told_when_full, write_atomic
 from dfdc_video.folders.prepared import track_from_row, track_row
 from dfdc_video.jobs.workers import run_jobs
 from dfdc_video.media.reader import UnreadableVideo
+from dfdc_video.preparation.settings import PrepareSettings
 from dfdc_video.records import Rejection, Stream, Track, Video
 
 log = logging.getLogger(__name__)
@@ -182,18 +183,13 @@ def extract_all(
     out: Path,
     videos: Sequence[Video],
     hashes: dict[str, str],
-    settings: dict[str, Any],
-    *,
-    workers: int,
-    timeout_seconds: float,
-    ray: str = "",
+    settings: PrepareSettings,
 ) -> list[Rejection]:
     """Run what is not done: originals, then the fakes that take their boxes. Returns the crashes and
     timeouts, which a rerun tries again.
 
-    `settings` are those of `extract`, with `landmarks` and `masks`. A fake whose original fails is done with
-    boxes of its own, and again once its original is there. `ray` names a Ray cluster, or local (see
-    `cluster`). OSError, in one line, where the disk is full.
+    A fake whose original fails is done with boxes of its own, and again once its original is there. Raises
+    OSError, in one line, where the disk is full.
     """
     root, out = Path(root).absolute(), Path(out).absolute()
     (out / "work").mkdir(parents=True, exist_ok=True)
@@ -204,18 +200,19 @@ def extract_all(
         "a fake of a fake: its source is to be the original"
     )
     failures: list[Rejection] = []
-    with told_when_full(out), _runner(ray, workers, root, out) as run:
+    per_video = settings.extraction()
+    with told_when_full(out), _runner(settings, root, out) as run:
         for name, phase in (("originals", originals), ("fakes", fakes)):
             keys = _keys(out, phase, hashes, ids)
             todo = [v for v in phase if not _is_done(out, v, keys[v.video_id])]
-            jobs = [(v, (str(root), str(out), v, *keys[v.video_id], settings)) for v in todo]
+            jobs = [(v, (str(root), str(out), v, *keys[v.video_id], per_video)) for v in todo]
             with _bar(name, done=len(phase) - len(todo), total=len(phase), hidden=not todo) as done:
                 failures += run_pool(
                     _extract_one,
                     jobs,
                     out,
-                    workers=workers,
-                    timeout_seconds=timeout_seconds,
+                    workers=settings.workers,
+                    timeout_seconds=settings.timeout_seconds,
                     done=done,
                     run=run,
                 )
@@ -233,13 +230,13 @@ def extract_all(
 
 
 @contextmanager
-def _runner(ray: str, workers: int, root: Path, out: Path) -> Iterator[Callable[..., Any]]:
-    if not ray:
+def _runner(settings: PrepareSettings, root: Path, out: Path) -> Iterator[Callable[..., Any]]:
+    if not settings.ray:
         yield run_jobs
         return
     from dfdc_video.jobs.cluster import cluster
 
-    with cluster(ray, workers=workers, root=root, out=out) as run:
+    with cluster(settings.ray, workers=settings.workers, root=root, out=out) as run:
         yield run
 
 

@@ -27,7 +27,7 @@ from dfdc_video.faces.scan import FrameStore
 from dfdc_video.folders.prepared import track_from_row, track_row
 from dfdc_video.media.reader import UnreadableVideo, iter_frames, iter_pictures, probe
 from dfdc_video.media.writer import VideoWriter
-from dfdc_video.preparation.prepare import prepare
+from dfdc_video.preparation.settings import PrepareSettings
 from dfdc_video.records import Face, Stream, Track
 from dfdc_video.registry import DETECTORS, settings_of
 
@@ -36,14 +36,8 @@ FOOTAGE = Path(__file__).parents[2] / "../shared/media/white_house_640x360.mp4"
 
 def extract_with(path, out, **settings):
     """extract() with the settings of `prepare`, but for those that a test gives."""
-    own = settings_of(extract).keys() & settings_of(prepare).keys()
-    return extract(
-        path,
-        out,
-        **{name: settings_of(prepare)[name].default for name in own}
-        | {"video_id": "v", "size": 64}
-        | settings,
-    )
+    own = {k: v for k, v in PrepareSettings().extraction().items() if k in settings_of(extract)}
+    return extract(path, out, **{**own, "video_id": "v", "size": 64, **settings})
 
 
 class RedSquare:

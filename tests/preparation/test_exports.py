@@ -15,7 +15,7 @@ from dfdc_video.folders.prepared import Manifest
 from dfdc_video.media.reader import probe, read_frames
 from dfdc_video.media.writer import VideoWriter
 from dfdc_video.preparation import exports
-from dfdc_video.preparation.exports import parse_frames, write_images, write_kitti
+from dfdc_video.preparation.exports import write_images, write_kitti
 from dfdc_video.registry import DETECTORS
 
 KITTI = (
@@ -34,20 +34,6 @@ def state(folder):
         for p in sorted(folder.rglob("*"))
         if p.is_file()
     }
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("", None), (" ", None), ("10", (10, 10)), ("10/2", (10, 2)), (" 3 / 1 ", (3, 1))]
-)
-def test_frames_are_parsed(text, expected):
-    assert parse_frames(text) == expected
-
-
-@pytest.mark.parametrize("text", ["ten", "10/", "/2", "0", "3/0", "-1", "1/2/3", "1.5", "10:2"])
-def test_other_frames_are_refused_in_one_line(text):
-    with pytest.raises(ValueError, match="expected a number of images per video") as error:
-        parse_frames(text)
-    assert repr(text) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.fixture

@@ -19,11 +19,9 @@ from dfdc_video.files import is_full, load_json
 from dfdc_video.jobs.workers import run_jobs
 from dfdc_video.preparation import extraction as batch
 from dfdc_video.preparation.extraction import extract_all, result_path, run_pool
-from dfdc_video.preparation.prepare import EXTRACTION, prepare
+from dfdc_video.preparation.settings import PrepareSettings
 from dfdc_video.records import Video
-from dfdc_video.registry import settings_of
 
-SETTINGS = {name: settings_of(prepare)[name].default for name in EXTRACTION} | {"size": 64}
 NAMES = ("a", "b", "a_fake", "a_other", "broken")
 
 
@@ -51,7 +49,8 @@ def root(make_video, tmp_path) -> Path:
 
 
 def run(root, out, videos=VIDEOS, hashes=HASHES, workers=2, **more):
-    return extract_all(root, out, videos, hashes, {**SETTINGS, **more}, workers=workers, timeout_seconds=120)
+    settings = PrepareSettings(size=64, workers=workers, timeout_seconds=120, **more)
+    return extract_all(root, out, videos, hashes, settings)
 
 
 def tree(out: Path) -> dict[str, bytes]:

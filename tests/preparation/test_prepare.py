@@ -307,11 +307,11 @@ def test_near_duplicates_stay_together(raw, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 65}, "even"), ({"every": 0}, ("every 0: expected 1 or more")), ({"margin": 0.5}, "margin"), ({"iou": 1.5}, "between 0 and 1"),
-        ({"detector": "blazeface_ful"}, ("did you mean blazeface_full")), ({"split": "grup"}, "did you mean group"), ({"workers": 0}, "workers"),
-        ({"timeout_seconds": 0}, "timeout_seconds"), ({"ratios": (0.5, 0.5, 0.5)}, "sum to 1"), ({"group_by": "foldr"}, "did you mean folder"),
+        ({"size": 65}, "even"),
+        ({"ratios": (0.5, 0.5, 0.5)}, "sum to 1"),
+        ({"group_by": "foldr"}, "did you mean folder"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_work(synthetic_root, tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         prepare("dfdc", synthetic_root, tmp_path / "out", **settings)
