@@ -1,8 +1,8 @@
-"""A small learned network over the unordered frames of a clip, on a frozen frame model.
+"""Learned pooling of an unordered bag of frames, on a frozen frame model.
 
-What a frame model averages away, learned: which frames to believe (attention), or how their scores are spread
-(order statistics). As with the frame model the order of the frames cannot matter, to the last bit. Axes: B
-clips, T frames, D numbers per frame, K classes.
+It learns what averaging the frames discards: which frames to weight (attention) or how their scores are
+distributed (order statistics). Like the frame model it is invariant to the order of the frames, to the last
+bit. Axes: B clips, T frames, D features per frame, K classes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NUM_STATISTICS = len(QUANTILES) + 2
 
 
 class GatedAttention(nn.Module):
-    """(B, T, F) -> (B, F): the mean of the frames, each weighted by the softmax over T of w·(tanh(V h) ⊙
+    """(B, T, F) -> (B, F): mean of the frames h, weighted by the softmax over T of w·(tanh(V h) ⊙
     sigmoid(U h)) (Ilse et al. 2018).
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.value, self.gate = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.score = nn.Linear(dim, 1, bias=False)  # softmax does not see a bias
+        self.score = nn.Linear(dim, 1, bias=False)  # softmax is invariant to a bias
 
     def weights(self, frames: torch.Tensor) -> torch.Tensor:
-        """(B, T, F) -> (B, T, 1), of which those of a clip sum to 1."""
+        """(B, T, F) -> (B, T, 1); the weights of a clip sum to 1."""
         return self.score(self.value(frames).tanh() * self.gate(frames).sigmoid()).softmax(1)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
@@ -41,12 +41,12 @@ class GatedAttention(nn.Module):
 
 
 def order_statistics(values: torch.Tensor) -> torch.Tensor:
-    """(B, T, D) -> (B, 7, D): minimum, quartiles and maximum over the frames, their mean and their standard
-    deviation, of every channel.
+    """(B, T, D) -> (B, 7, D): minimum, quartiles, maximum, mean and standard deviation over the frames, per
+    channel.
 
-    Quantiles are interpolated linearly between neighbours, so that any number of frames has them; the
-    deviation is that of the frames themselves (divided by T). Both are exactly independent of the order,
-    being computed from sorted values.
+    Quantiles are interpolated linearly, so they exist for any number of frames; the standard deviation is the
+    uncorrected one (divided by T). All are computed from sorted values and so exactly independent of the
+    order of the frames.
     """
     ordered = values.sort(1).values
     rows = []
@@ -57,20 +57,20 @@ def order_statistics(values: torch.Tensor) -> torch.Tensor:
         rows.append(torch.lerp(ordered[:, low], ordered[:, high], position - low))
     mean = ordered.mean(1)
     variance = (ordered - mean[:, None]).square().mean(1)
-    # A root has no slope at 0, where the clips are that do not change.
+    # the square root has an infinite gradient at 0, which constant clips would reach
     return torch.stack((*rows, mean, variance.clamp_min(1e-12).sqrt()), dim=1)
 
 
 def in_canonical_order(frames: torch.Tensor) -> torch.Tensor:
-    """(B, T, D) -> the same frames in an order that depends on nothing but their values.
+    """(B, T, D) -> the same frames in an order that depends on their values only.
 
-    By a hash of the numbers of each frame: integers add up to the same in any order, so the same bag of
-    frames becomes the same tensor, and whatever is computed of it is the same to the last bit. Frames that
-    differ share a hash about once in 2^64 pairs.
+    Frames are sorted by an integer hash of their values. The same bag of frames thus becomes the same tensor,
+    and everything computed from it is equal to the last bit. Different frames collide about once in 2^64
+    pairs.
     """
     mantissa, exponent = frames.detach().float().frexp()
-    exact = (mantissa * 2**24).long() * 512 + exponent  # (B, T, D), another integer for every float32
-    # 2^64 over the golden ratio; wraps around
+    exact = (mantissa * 2**24).long() * 512 + exponent  # (B, T, D), a different integer for every float32
+    # 2^64 divided by the golden ratio, as a signed integer
     salt = torch.arange(1, frames.shape[2] + 1, device=frames.device) * -7046029254386353131
     salt = (salt ^ (salt >> 29)) | 1
     order = (exact * salt).sum(2).argsort(1)  # (B, T)
@@ -96,8 +96,8 @@ class AggregatorNetwork(nn.Module):
         super().__init__()
         self.backbone, self.inputs, self.pool = backbone, inputs, pool
         self.attention = GatedAttention(hidden) if pool == "attention" else None
-        # Of every frame ahead of attention, of what the frames became otherwise. Features come in any size,
-        # that of a log-probability says something.
+        # Applied per frame before attention, and to the pooled vector otherwise. Features have an arbitrary
+        # scale; that of log-probabilities is meaningful and is kept.
         self.projection = nn.Sequential(
             nn.Linear(dim * NUM_STATISTICS if pool == "order" else dim, hidden),
             nn.LayerNorm(hidden) if inputs == "features" else nn.Identity(),
@@ -107,11 +107,11 @@ class AggregatorNetwork(nn.Module):
         self.head = nn.Linear(hidden, num_classes)
 
     def embedding_name(self) -> str:
-        """What `embed` takes from the backbone."""
+        """Which output of the backbone `embed` returns."""
         return "log-probabilities" if self.inputs == "predictions" else "pooled features"
 
     def embed(self, clip: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, H, W) -> features or log-probabilities of every frame by itself (B, T, D)."""
+        """(B, C, T, H, W) -> features or log-probabilities per frame (B, T, D)."""
         frames = self.backbone(fold(clip))
         if self.inputs == "predictions":
             frames = frames.log_softmax(1)
@@ -119,7 +119,7 @@ class AggregatorNetwork(nn.Module):
 
     def from_embeddings(self, bag: torch.Tensor) -> torch.Tensor:
         """(B, T, D) -> (B, K)."""
-        bag = bag.to(self.head.weight.dtype)  # mixed precision would keep three digits of a quantile
+        bag = bag.to(self.head.weight.dtype)  # in mixed precision a quantile would have three digits
         return self.head(self.dropout(self.pooled(bag)))
 
     def pooled(self, bag: torch.Tensor) -> torch.Tensor:
@@ -147,13 +147,12 @@ def aggregator(
     hidden: int = 128,
     dropout: float = 0.0,
 ) -> VideoClassifier:
-    """Learned pooling of a bag of frames on a frozen frame model: gated attention (Ilse et al. 2018) or order
-    statistics.
+    """Learned pooling of a bag of frames on a frozen frame model.
 
-    `inputs`: the backbone's pooled `features`, or `predictions`, the log-probabilities that a trained frame
-    model gives (MODEL.INIT_FROM, with its classifier). `pool`: `attention` over the frames; `order`, the
-    quantiles, mean and standard deviation of every channel over the clip; or `mean`, the control that tells
-    what these two add to another layer.
+    `inputs`: the pooled `features` of the backbone, or `predictions`, the log-probabilities of a trained
+    frame model (MODEL.INIT_FROM, with its classifier). `pool`: gated `attention` over the frames (Ilse et al.
+    2018); `order`, the quantiles, mean and standard deviation of each channel over the clip; or `mean`, a
+    control with the same additional layer but plain averaging.
     """
     for setting, value, known in (("inputs", inputs, INPUTS), ("pool", pool, POOLS)):
         if value not in known:

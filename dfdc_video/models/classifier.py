@@ -1,8 +1,8 @@
-"""What every model is: one function of a clip, uint8 frames in, logits out.
+"""The interface of every model: one function of a clip, uint8 frames in, logits out.
 
-Axes: B clips, C = 3 colours (RGB), T frames, H x W pixels, K classes. Normalisation, the split into pathways
-and the folding of frames into the batch happen inside, so that a frame model and its sequence twin are given
-exactly the same tensor.
+Axes: B clips, C = 3 colour channels (RGB), T frames, H x W pixels, K classes. Normalisation, the split into
+pathways and the folding of frames into the batch happen inside, so that a frame model and its sequence twin
+receive exactly the same tensor.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from dfdc_video.registry import MODELS, nearest, settings_of
 
 
 class VideoClassifier(nn.Module):
-    """Normalises a clip and hands it to `network`, which maps a float clip (B, C, T, H, W) to logits (B, K).
+    """Normalises a clip and passes it to `network`, which maps a float clip (B, C, T, H, W) to logits (B, K).
 
-    `head_names` are the prefixes of the modules that turn features into classes: what is re-initialised for
-    another task. `new_names` are prefixes of the modules that a 2D checkpoint of the same backbone cannot
-    have (a recurrent part, say). `unused` says, prefix -> reason, which tensors of such a checkpoint this
-    model has no place for. `cam_layer` is the module whose output a class activation map is drawn from.
-    `uses_time` is False for a bag of frames. `map_layers` are the modules of the stages, first to last, whose
-    outputs are feature maps: where a mask head can sit (see `mask`). `frozen_names` are prefixes of modules
-    that never train: no gradients, and in evaluation mode always, batch norms with them.
+    - `head_names`: prefixes of the modules that map features to classes, re-initialised for another task.
+    - `new_names`: prefixes of the modules that a 2D checkpoint of the same backbone cannot contain, such as a
+      recurrent network.
+    - `unused`: prefix -> reason, for tensors of such a checkpoint that this model does not use.
+    - `cam_layer`: the module on whose output class activation maps are computed.
+    - `uses_time`: False for models that ignore the order of the frames.
+    - `map_layers`: the modules, first to last, whose outputs are feature maps, where a mask head can be
+      attached (see `mask`).
+    - `frozen_names`: prefixes of modules that never train: no gradients, always in evaluation mode (batch
+      norms included).
     """
 
     mean: torch.Tensor  # (1, C, 1, 1, 1), of pixels between 0 and 1
@@ -51,8 +54,8 @@ class VideoClassifier(nn.Module):
         map_layers: tuple[str, ...] = (),
         frozen_names: tuple[str, ...] = (),
     ) -> None:
-        """`clip_shape` is the (C, T, H, W) that the model was built for: the example input of exports and
-        FLOP counts.
+        """`clip_shape` is the (C, T, H, W) that the model was built for: the shape of the example input of
+        exports and FLOP counts.
         """
         super().__init__()
         self.network = network
@@ -64,12 +67,12 @@ class VideoClassifier(nn.Module):
         self.frozen_names = frozen_names
         for frozen in frozen_names:
             self.get_submodule(frozen).requires_grad_(False).eval()
-        # They belong to the architecture and not to what was learned: kept out of the state dict.
+        # part of the architecture, not learned: not in the state dict
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(tuple(std)).view(1, -1, 1, 1, 1), persistent=False)
 
     def normalise(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, C, T, H, W) -> the float clip that the network was made for."""
+        """uint8 (B, C, T, H, W) -> normalised float clip of the same shape."""
         if frames.ndim != 5 or frames.shape[1] != self.clip_shape[0] or frames.dtype != torch.uint8:
             given = f"{str(frames.dtype).removeprefix('torch.')} {tuple(frames.shape)}"
             wanted = f"uint8 (B, {', '.join(map(str, self.clip_shape))})"
@@ -90,24 +93,24 @@ class VideoClassifier(nn.Module):
 
     @property
     def embeds(self) -> bool:
-        """Whether what the model learns sits on frozen features of single frames, which can be computed once
+        """Whether all trainable layers work on frozen per-frame features, which need computing only once
         (`embed`, `from_embeddings`).
         """
         return bool(self.frozen_names) and hasattr(self.network, "from_embeddings")
 
     def embed(self, frames: torch.Tensor) -> torch.Tensor:
-        """uint8 frames (B, C, T, H, W) -> what the frozen part says of every frame by itself, (B, T, D)."""
+        """uint8 frames (B, C, T, H, W) -> per-frame embeddings (B, T, D) of the frozen backbone."""
         self.need_embeddings()
         return self.network.embed(self.normalise(frames))  # type: ignore[operator]
 
     def from_embeddings(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) of `embed` -> logits (B, K): `forward` without its frozen part."""
+        """Embeddings (B, T, D) -> logits (B, K): the trainable part of `forward`."""
         self.need_embeddings()
         return self.network.from_embeddings(embeddings)  # type: ignore[operator]
 
     def embedding_key(self) -> str:
-        """Sixteen hex digits over all that `embed` depends on: frozen modules, their weights, what is taken
-        of them, mean, size of the frames.
+        """Hash (16 hex digits) of everything that `embed` depends on: the frozen modules and their weights,
+        which of their features are used, the normalisation and the frame size.
         """
         self.need_embeddings()
         taken = self.network.embedding_name()  # type: ignore[operator]
@@ -122,7 +125,7 @@ class VideoClassifier(nn.Module):
         return digest.hexdigest()[:16]
 
     def need_embeddings(self) -> None:
-        """ValueError for a model that has no embeddings to keep."""
+        """ValueError for a model without embeddings."""
         if not self.embeds:
             raise ValueError(
                 f"{type(self.network).__name__} trains its backbone: it has no embeddings to keep; "
@@ -130,8 +133,8 @@ class VideoClassifier(nn.Module):
             )
 
     def channels_last(self) -> VideoClassifier:
-        """Lay the weights out channels last, 2D and 3D ones each in their way (`Module.to` takes one format
-        only); the same results, faster.
+        """Convert 2D and 3D convolution weights to the channels-last memory format, which is faster and gives
+        the same results (`Module.to` accepts only one of the two formats).
         """
         for parameter in self.parameters():
             if parameter.ndim in (4, 5):
@@ -140,16 +143,14 @@ class VideoClassifier(nn.Module):
         return self
 
     def parameters_by_stage(self) -> dict[str, list[str]]:
-        """Names of the parameters by stage, from the input (`stem`) to the `head`; every parameter is in
-        exactly one.
-        """
+        """Stage -> names of its parameters, from the `stem` to the `head`; each is in exactly one stage."""
         return group_by_stage(
             (name for name, _ in self.named_parameters()), heads=(*self.head_names, "mask_head")
         )
 
     def frame_logits(self, clip: torch.Tensor) -> torch.Tensor:
-        """Normalised float clip (B, C, T, H, W) -> logits of every frame (B, T, K), where the family has
-        them.
+        """Normalised float clip (B, C, T, H, W) -> per-frame logits (B, T, K); ValueError for a family
+        without.
         """
         per_frame = getattr(self.network, "frame_logits", None)
         if per_frame is None:
@@ -163,7 +164,7 @@ class VideoClassifier(nn.Module):
 def build_classifier(
     name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object
 ) -> VideoClassifier:
-    """A model by its registered name for clips of `num_frames` frames of `size` = (height, width) pixels."""
+    """The registered model `name`, for clips of `num_frames` frames of `size` = (height, width) pixels."""
     builder = MODELS.get(name)
     known = settings_of(builder)
     for setting in settings:
@@ -173,7 +174,7 @@ def build_classifier(
 
 
 def fold(clip: torch.Tensor) -> torch.Tensor:
-    """(B, C, T, H, W) -> (B·T, C, H, W): frames become samples of a 2D network."""
+    """(B, C, T, H, W) -> (B·T, C, H, W): fold frames into the batch of a 2D network."""
     return clip.transpose(1, 2).flatten(0, 1)
 
 
@@ -186,8 +187,10 @@ def timm_backbone(
     dropout: float = 0.0,
     drop_path: float = 0.0,
 ) -> tuple[Any, dict]:
-    """A timm network and its data settings (mean, std, name of its classifier); `num_classes` 0 leaves the
-    classifier out.
+    """A timm network and its data settings (mean, std, name of its classifier).
+
+    `num_classes` 0 leaves out the classifier. ValueError for an unknown name, settings that the network does
+    not take, and pretrained weights that cannot be downloaded.
     """
     config = backbone_config(backbone)
     options: dict = {"num_classes": num_classes, "drop_rate": dropout}
@@ -211,17 +214,17 @@ def timm_backbone(
 
 
 def classifier_names(config: dict, prefix: str) -> tuple[str, ...]:
-    """Full names of a timm network's classifier modules; some networks have two."""
+    """Full names of a timm network's classifier modules; some networks have two of them."""
     names = config["classifier"]
     return tuple(f"{prefix}{n}" for n in ((names,) if isinstance(names, str) else names))
 
 
 def stage_modules(network: Any, prefix: str) -> tuple[str, ...]:
-    """Full names of the modules behind which a timm network's stages end."""
+    """Full names of the last module of each stage of a timm network."""
     return tuple(prefix + stage["module"] for stage in timm_stages(network))
 
 
 def timm_stages(network: Any) -> list[dict]:
-    """timm's table of a network's stages, first to last: module name, number of channels, reduction."""
+    """timm's table of the stages of a network, first to last: module name, number of channels, reduction."""
     info = network.feature_info
     return list(info.info if hasattr(info, "info") else info)

@@ -1,5 +1,5 @@
-"""CNN-LSTM: features of every frame from a 2D network, a recurrent network over them; trained end to end or
-on a frozen backbone.
+"""CNN-LSTM: a recurrent network over per-frame features of a 2D network, trained end to end or on a frozen
+backbone.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ READOUTS = ("mean", "last")
 
 
 class GridFeatures(nn.Module):
-    """(N, C, H, W) -> (N, F·g·g): a stage of the backbone, averaged over a coarse grid so that *where*
-    survives.
+    """(N, C, H, W) -> (N, F·g·g): maps of a backbone stage averaged over a coarse g x g grid, which keeps
+    position.
 
-    The backbone is handed over at each call: it stays a child of the network alone, under the name that it
-    has in a frame model.
+    The backbone is an argument of each call, so that it is a child of the network only and its parameters
+    have the same names as in a frame model.
     """
 
     def __init__(self, backbone: Any, *, stage: int, grid: int) -> None:
@@ -71,8 +71,8 @@ class CNNLSTMNetwork(nn.Module):
         self.grid = GridFeatures(backbone, stage=stage, grid=grid) if pool == "grid" else None
         self.backbone = backbone
         dim = self.grid.dim if self.grid else backbone.num_features
-        # A recurrent network over tens of thousands of correlated inputs overfits: project first. The norm
-        # keeps its gates in range.
+        # A recurrent network on tens of thousands of correlated inputs overfits, hence the projection; the
+        # normalisation keeps its gates out of saturation.
         self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.LayerNorm(hidden))
         self.difference, self.readout, self.bidirectional = difference, readout, bidirectional
         self.rnn = RNNS[rnn](
@@ -87,7 +87,7 @@ class CNNLSTMNetwork(nn.Module):
         self.head = nn.Linear(hidden * (2 if bidirectional else 1), num_classes)
 
     def embedding_name(self) -> str:
-        """Which of the backbone's features `embed` takes."""
+        """Which features of the backbone `embed` returns."""
         return (
             f"grid {self.grid.pool.output_size} of stage {self.grid.stage}"
             if self.grid
@@ -95,7 +95,7 @@ class CNNLSTMNetwork(nn.Module):
         )
 
     def embed(self, clip: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, H, W) -> features of every frame by itself (B, T, F)."""
+        """(B, C, T, H, W) -> per-frame features (B, T, F)."""
         frames = fold(clip)  # (B·T, C, H, W)
         features = self.grid(self.backbone, frames) if self.grid else self.backbone(frames)
         return features.unflatten(0, (clip.shape[0], clip.shape[2]))
@@ -104,14 +104,14 @@ class CNNLSTMNetwork(nn.Module):
         """(B, T, F) -> (B, K)."""
         features = self.projection(features)  # (B, T, hidden)
         if self.difference:
-            # the first frame has changed by nothing
+            # zero for the first frame
             change = features - torch.cat((features[:, :1], features[:, :-1]), dim=1)
             features = torch.cat((features, change), dim=2)
         states, _ = self.rnn(features)  # (B, T, hidden or 2·hidden)
         if self.readout == "mean":
             state = states.mean(1)
         elif self.bidirectional:
-            # The backward pass ends at the first frame.
+            # the backward direction ends at the first frame
             forward, backward = states.chunk(2, dim=2)
             state = torch.cat((forward[:, -1], backward[:, 0]), dim=1)
         else:
@@ -120,6 +120,17 @@ class CNNLSTMNetwork(nn.Module):
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         return self.from_embeddings(self.embed(clip))
+
+
+def check_settings(name: str, settings: dict[str, Any]) -> None:
+    for setting, known in (("pool", POOLS), ("rnn", tuple(RNNS)), ("readout", READOUTS)):
+        if settings[setting] not in known:
+            raise ValueError(f"{name}: {setting} '{settings[setting]}'; {nearest(settings[setting], known)}")
+    if settings["pool"] == "avg" and settings["stage"] != -1:
+        raise ValueError(
+            f"{name}: stage {settings['stage']} with pool avg, which uses the backbone's final features; "
+            "set pool grid or stage -1"
+        )
 
 
 def on_timm_features(
@@ -134,18 +145,12 @@ def on_timm_features(
     frozen: bool,
     **settings: Any,
 ) -> VideoClassifier:
-    """The model `name`: a recurrent network with `settings` (see `CNNLSTMNetwork`) over the features of a
-    timm network.
+    """A recurrent network with `settings` (see `CNNLSTMNetwork`) over the features of a timm network.
+
+    `name`: the registered name, for error messages. `frozen`: whether the backbone is.
     """
-    for setting, known in (("pool", POOLS), ("rnn", tuple(RNNS)), ("readout", READOUTS)):
-        if settings[setting] not in known:
-            raise ValueError(f"{name}: {setting} '{settings[setting]}'; {nearest(settings[setting], known)}")
+    check_settings(name, settings)
     stage = settings["stage"]
-    if settings["pool"] == "avg" and stage != -1:
-        raise ValueError(
-            f"{name}: stage {stage} with pool avg, which takes the backbone's own last features; set pool "
-            "grid or stage -1"
-        )
     net, config = timm_backbone(
         backbone, num_classes=0, size=size, pretrained=pretrained, drop_path=drop_path
     )
@@ -162,16 +167,12 @@ def on_timm_features(
     pruned = before - {tensor.rsplit(".", 1)[0] for tensor in net.state_dict()}
     last = layers[-1].removeprefix("network.")
     while last in modules and last not in dict(network.named_modules()):
-        last = last.rpartition(".")[0]  # pruning has put what is left of a block in the block's place
+        last = last.rpartition(".")[0]  # pruning replaces a block by what is left of it
     unused = dict.fromkeys(
         classifier_names(config, "network.backbone."), "classifier of the frame model; a CNN-LSTM has its own"
     )
-    unused.update(
-        {
-            f"network.backbone.{module}": f"beyond stage {stage}, where the features are taken"
-            for module in sorted(pruned)
-        }
-    )
+    for module in sorted(pruned):
+        unused[f"network.backbone.{module}"] = f"beyond stage {stage}, where the features are taken"
     return VideoClassifier(
         network,
         clip_shape=(3, num_frames, *size),
@@ -210,16 +211,31 @@ def cnn_lstm(
 ) -> VideoClassifier:
     """CNN-LSTM: timm features per frame, then an LSTM or GRU over the clip, trained end to end.
 
-    `pool="avg"` feeds the backbone's pooled features (Güera and Delp 2018); `pool="grid"` keeps a `grid` x
-    `grid` map of the features of `stage` (timm's numbering, -1 the last; later stages are dropped), since
-    global pooling destroys position. `difference` feeds the frame-to-frame change of the features beside
-    them. `dropout` acts before the head and between `layers`.
+    `pool="avg"` uses the globally pooled features of the backbone (Güera and Delp 2018); `pool="grid"` keeps
+    position, as a `grid` x `grid` map of the features of `stage` (timm's numbering, -1 the last; later stages
+    are removed). `difference` appends the frame-to-frame change of the features. `dropout` acts before the
+    head and between `layers`.
     """
     return on_timm_features(
-        "cnn_lstm", num_classes, num_frames, size, frozen=False,
-        backbone=backbone, pretrained=pretrained, drop_path=drop_path, pool=pool, grid=grid, stage=stage, rnn=rnn, hidden=hidden,
-        layers=layers, bidirectional=bidirectional, readout=readout, difference=difference, dropout=dropout,
-    )  # fmt: skip
+        "cnn_lstm",
+        num_classes,
+        num_frames,
+        size,
+        backbone=backbone,
+        pretrained=pretrained,
+        drop_path=drop_path,
+        frozen=False,
+        pool=pool,
+        grid=grid,
+        stage=stage,
+        rnn=rnn,
+        hidden=hidden,
+        layers=layers,
+        bidirectional=bidirectional,
+        readout=readout,
+        difference=difference,
+        dropout=dropout,
+    )
 
 
 @MODELS.register(name="embedding_lstm")
@@ -241,15 +257,28 @@ def embedding_lstm(
     difference: bool = False,
     dropout: float = 0.0,
 ) -> VideoClassifier:
-    """CNN-LSTM on a frozen backbone: an LSTM or GRU over embeddings of the frames, which need computing only
-    once (Güera and Delp 2018).
+    """CNN-LSTM on a frozen backbone: an LSTM or GRU over frame embeddings (Güera and Delp 2018).
 
-    The backbone is what it was loaded as: ImageNet's (`pretrained`, as published), or that of a frame model
-    or a CNN-LSTM (MODEL.INIT_FROM). The settings mean what they mean in cnn_lstm; the names of its weights
-    are the same.
+    The embeddings need computing only once. The backbone keeps the weights that it is loaded with: ImageNet's
+    (`pretrained`, as published), or those of a frame model or a CNN-LSTM (MODEL.INIT_FROM). Settings and
+    parameter names are those of cnn_lstm.
     """
     return on_timm_features(
-        "embedding_lstm", num_classes, num_frames, size, frozen=True,
-        backbone=backbone, pretrained=pretrained, pool=pool, grid=grid, stage=stage, rnn=rnn, hidden=hidden,
-        layers=layers, bidirectional=bidirectional, readout=readout, difference=difference, dropout=dropout,
-    )  # fmt: skip
+        "embedding_lstm",
+        num_classes,
+        num_frames,
+        size,
+        backbone=backbone,
+        pretrained=pretrained,
+        frozen=True,
+        pool=pool,
+        grid=grid,
+        stage=stage,
+        rnn=rnn,
+        hidden=hidden,
+        layers=layers,
+        bidirectional=bidirectional,
+        readout=readout,
+        difference=difference,
+        dropout=dropout,
+    )

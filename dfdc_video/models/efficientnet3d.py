@@ -1,10 +1,8 @@
-"""EfficientNet with temporal convolutions in its expansions: the sequence model of DFDC's third place
-(NTech).
+"""EfficientNet with temporal convolutions in its expansions: NTech's sequence model (third place of DFDC).
 
-In every MBConv block the 1x1 expansion becomes a (k, 1, 1) convolution over time, in a fused MBConv
-(EfficientNetV2) the 3x3 expansion a (k, 3, 3) one; all else stays 2D with the frames in the batch. It is a
-frame model whose frames look at their neighbours: with its 2D weights divided by k in each tap, a clip that
-does not change gives the frame model's own logits.
+The 1x1 expansion of every MBConv block becomes a (k, 1, 1) convolution, the 3x3 expansion of a fused MBConv
+(EfficientNetV2) a (k, 3, 3) one; everything else stays 2D with the frames folded into the batch. With its 2D
+weights divided by k in each tap, the network gives the frame model's logits on a constant clip.
 """
 
 from __future__ import annotations
@@ -29,20 +27,20 @@ from dfdc_video.registry import MODELS, nearest
 
 PADDINGS = ("zero", "replicate")
 STARTS = ("inflate", "difference")
-# by type: other blocks name their projection conv_pw
+# by type, because other blocks call their projection conv_pw
 EXPANSIONS = {InvertedResidual: "conv_pw", EdgeResidual: "conv_exp"}
 
 
 class TemporalConv(nn.Conv3d):
-    """A convolution over time and space on frames that lie in the batch: (B·T, C, H, W) -> (B·T, D, H', W')."""
+    """A 3D convolution on frames folded into the batch: (B·T, C, H, W) -> (B·T, D, H', W')."""
 
-    num_frames = 1  # T; set by the network before each pass, since a folded tensor does not know it
-    same = False  # pad in space as TensorFlow does, by the size of the input
+    num_frames = 1  # T; set by the network before each pass, because a folded tensor does not carry it
+    same = False  # TensorFlow's "same" padding in space, computed from the size of the input
     replicate = False  # pad in time with the first and the last frame instead of zeros
 
     @classmethod
     def inflate(cls, conv: nn.Conv2d, *, kernel: int, padding: str, start: str) -> TemporalConv:
-        """From a Conv2d: its weights as the taps that `start` says, see `inflated` and `differences`."""
+        """From a Conv2d, with taps as `start` says: `inflate` (see `inflated`) or `difference`."""
         same = isinstance(conv, Conv2dSame)
         spatial = (0, 0) if same else conv.padding
         new = cls(
@@ -71,17 +69,15 @@ class TemporalConv(nn.Conv3d):
 
 
 def inflated(weight: torch.Tensor, kernel: int) -> torch.Tensor:
-    """(D, C, h, w) -> (D, C, kernel, h, w), divided by `kernel`: the response to a clip that does not change
-    stays the same.
-    """
+    """(D, C, h, w) -> (D, C, kernel, h, w), divided by `kernel`: the same response to a constant clip."""
     return weight.unsqueeze(2).repeat(1, 1, kernel, 1, 1) / kernel
 
 
 def differences(weight: torch.Tensor, kernel: int) -> torch.Tensor:
-    """As `inflated`, but every second output channel is the change of the 2D response since the frame before.
+    """As `inflated`, but every second output channel is the change of the 2D response from frame to frame.
 
-    Equal taps are a low pass over time: a network that starts with them from scratch learns appearance first
-    and may never look at time.
+    Equal taps are a low-pass filter over time: trained from scratch, a network that starts with them learns
+    appearance first and may never use time.
     """
     new = inflated(weight, kernel)
     new[1::2] = 0
@@ -124,8 +120,8 @@ def parse_blocks(blocks: str, count: int) -> list[int]:
 
 
 def add_time(backbone: Any, *, kernel: int, blocks: str, padding: str, start: str) -> int:
-    """Inflate the expansions of the chosen stages in place; how many there were. Blocks that do not expand
-    have none.
+    """Inflate the expansions of the chosen stages in place and return their number (blocks with expand ratio
+    1 have none).
     """
     stages_2d = list(backbone.blocks)
     count = 0
@@ -150,6 +146,20 @@ def add_time(backbone: Any, *, kernel: int, blocks: str, padding: str, start: st
     return count
 
 
+def check_settings(kernel: int, padding: str, start: str, pretrained: bool) -> None:
+    if kernel < 3 or kernel % 2 == 0:
+        raise ValueError(f"efficientnet3d: kernel {kernel}, expected an odd number of frames, 3 or more")
+    if padding not in PADDINGS:
+        raise ValueError(f"efficientnet3d: padding '{padding}'; {nearest(padding, PADDINGS)}")
+    if start not in STARTS:
+        raise ValueError(f"efficientnet3d: start '{start}'; {nearest(start, STARTS)}")
+    if start == "difference" and pretrained:
+        raise ValueError(
+            "efficientnet3d: start difference changes what the pretrained network computes; set START "
+            "inflate or PRETRAINED False"
+        )
+
+
 @MODELS.register(name="efficientnet3d")
 def efficientnet3d(
     num_classes: int,
@@ -166,28 +176,17 @@ def efficientnet3d(
     drop_path: float = 0.0,
     static_padding_px: int = 0,
 ) -> VideoClassifier:
-    """EfficientNet whose MBConv expansions become (k, 1, 1) Conv3d, frame logits averaged (NTech, third place
-    of DFDC 2020).
+    """EfficientNet with (k, 1, 1) Conv3d expansions, frame logits averaged (NTech, third place of DFDC 2020).
 
     NTech: B7 Noisy Student, 7 frames 1/15 s apart, 224 x 192 pixels, kernel 3, zero padding, in every block
-    whose expand ratio is not 1. `blocks` chooses stages: "all", "0-3" or "1,4,5". `padding` in time: zero (as
-    published) or replicate. `start` is what the temporal kernels begin with: the 2D weights divided by k in
-    each tap (inflate, as published; for weights that were trained), or with frame-to-frame changes in every
-    second channel (difference; for training from scratch, best with replicate padding). `static_padding_px`
+    with an expand ratio other than 1. `blocks` selects stages: "all", "0-3" or "1,4,5". `padding` in time:
+    zero (as published) or replicate. `start` initialises the temporal kernels: `inflate` divides the 2D
+    weights by k in each tap (as published; for pretrained weights); `difference` makes every second channel a
+    frame-to-frame difference (for training from scratch, best with replicate padding). `static_padding_px`
     above 0 pads in space as efficientnet_pytorch does for images of that size, which NTech's weights need:
     224 for B0, 600 for B7 (see `padding`).
     """
-    if kernel < 3 or kernel % 2 == 0:
-        raise ValueError(f"efficientnet3d: kernel {kernel}, expected an odd number of frames, 3 or more")
-    if padding not in PADDINGS:
-        raise ValueError(f"efficientnet3d: padding '{padding}'; {nearest(padding, PADDINGS)}")
-    if start not in STARTS:
-        raise ValueError(f"efficientnet3d: start '{start}'; {nearest(start, STARTS)}")
-    if start == "difference" and pretrained:
-        raise ValueError(
-            "efficientnet3d: start difference changes what the pretrained network computes; set START "
-            "inflate or PRETRAINED False"
-        )
+    check_settings(kernel, padding, start, pretrained)
     network, config = timm_backbone(
         backbone,
         num_classes=num_classes,

@@ -1,7 +1,7 @@
-"""A bag of frames: any timm network on every frame by itself, the mean of the frames' logits.
+"""A bag of frames: any timm network applied to each frame, the frame logits averaged.
 
-The baseline that every sequence model is compared with. It sees the same clip as its twin and cannot know the
-order of its frames.
+The baseline for every sequence model. It receives the same clip as its sequence twin, but is invariant to the
+order of the frames.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from dfdc_video.registry import MODELS
 
 
 def unordered_mean(values: torch.Tensor) -> torch.Tensor:
-    """(B, T, …) -> (B, …): the mean over the frames, to the last bit the same in whatever order they come.
+    """(B, T, …) -> (B, …): the mean over frames, invariant to their order to the last bit.
 
-    A sum of floats depends on the order of its terms, so they are put in order of size first.
+    A floating-point sum depends on the order of its terms, so the values are sorted first.
     """
     return values.sort(1).values.mean(1)
 
@@ -57,9 +57,9 @@ def frame(
 ) -> VideoClassifier:
     """Bag of frames: any timm network, frame logits averaged over the clip.
 
-    The usual deepfake detector of the DFDC solutions (ResNet-18, Xception, EfficientNet-B7 by frame, averaged
-    per video). `static_padding_px` above 0 pads a tf_efficientnet as efficientnet_pytorch does for images of
-    that size (see `padding`).
+    The usual detector of the DFDC solutions (ResNet-18, Xception or EfficientNet-B7 per frame, averaged per
+    video). `static_padding_px` above 0 pads a tf_efficientnet as efficientnet_pytorch does for images of that
+    size (see `padding`).
     """
     network, config = timm_backbone(
         backbone,

@@ -1,8 +1,8 @@
-"""An optional second output of convolutional models: which pixels were altered, learned from difference masks
-beside the label.
+"""An optional second output of convolutional models: which pixels were altered, supervised by difference
+masks in addition to the label.
 
-It sits on the feature maps of one stage while the model trains; a model that is scored or exported gives its
-logits as ever. Axes: B clips, T frames, H x W pixels of the clip; (C, T', h, w) the maps of the stage.
+It is attached to the feature maps of one stage and used in training only; `forward`, and so an export, still
+returns the logits alone. Axes: B clips, T frames, H x W pixels of the clip; (C, T', h, w) maps of the stage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dfdc_video.models.summary import on_meta
 
 
 class MaskHead(nn.Module):
-    """(B, C, T', h, w) -> (B, T', h, w): the logit of every cell of the maps that its pixels were altered."""
+    """(B, C, T', h, w) -> (B, T', h, w): per cell of the maps, the logit that its pixels were altered."""
 
     def __init__(self, channels: int, *, layer: str) -> None:
         super().__init__()
@@ -28,12 +28,12 @@ class MaskHead(nn.Module):
 
 
 def add_mask_head(model: VideoClassifier, *, stage: int = -2) -> VideoClassifier:
-    """Give `model` a mask head on the maps of a stage (0 the first, -1 the last), in place; the weights that
-    it has are not touched.
+    """Attach a mask head to the maps of a stage (0 the first, -1 the last), in place; existing weights are
+    not changed.
 
-    The last stages are coarse: an input of 224 pixels has 7 x 7 cells in the last and 14 x 14 in the one
-    before it, in most families. ValueError for a model without feature maps: a transformer, or one whose
-    backbone is frozen and would not learn from them.
+    The last stages are coarse: in most families 224 pixels become 7 x 7 cells in the last stage and 14 x 14
+    in the one before. ValueError for a model without feature maps (a transformer) and for one with a frozen
+    backbone, which could not learn from the masks.
     """
     name, count = type(model.network).__name__, len(model.map_layers)
     if model.frozen_names or not count:
@@ -51,15 +51,13 @@ def add_mask_head(model: VideoClassifier, *, stage: int = -2) -> VideoClassifier
     try:
         with torch.no_grad():
             maps = maps_of(on_meta(model), layer, clip)[1]
-    except (
-        AttributeError
-    ):  # a few of timm's networks name stages that are no modules, or that give several maps
+    except AttributeError:  # a few timm networks list stages that are not modules or return several maps
         raise ValueError(
             f"no mask head on this {name} at stage {stage}: {layer} has no maps of its own; choose "
             "another stage or backbone"
         ) from None
     height, width = model.clip_shape[2:]
-    # Tokens have no height and width, and channels in the last place do not look like them.
+    # tokens have no height and width, and with channels last the aspect ratio does not fit
     if maps.ndim != 5 or abs(maps.shape[3] - height * maps.shape[4] / width) > max(1.5, 0.3 * maps.shape[3]):
         raise ValueError(
             f"no mask head on this {name}: {layer} gives {tuple(maps.shape)}, no feature maps; expected a "
@@ -72,9 +70,7 @@ def add_mask_head(model: VideoClassifier, *, stage: int = -2) -> VideoClassifier
 
 
 def maps_of(model: VideoClassifier, layer: str, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (B, K) of uint8 frames (B, C, T, H, W), and the maps (B, C', T', h, w) that `layer` had on the
-    way.
-    """
+    """uint8 frames (B, C, T, H, W) -> logits (B, K) and the output of `layer` as maps (B, C', T', h, w)."""
     found: list[torch.Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(
         lambda module, given, output: found.append(output)
@@ -84,15 +80,13 @@ def maps_of(model: VideoClassifier, layer: str, frames: torch.Tensor) -> tuple[t
     finally:
         handle.remove()
     maps = found[-1]
-    if maps.ndim == 4 and len(maps) == len(frames) * frames.shape[2]:  # frames that lie in the batch
+    if maps.ndim == 4 and len(maps) == len(frames) * frames.shape[2]:  # frames folded into the batch
         maps = maps.unflatten(0, (len(frames), frames.shape[2])).transpose(1, 2)
     return logits, maps
 
 
 def logits_and_masks(model: VideoClassifier, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 frames (B, C, T, H, W) -> logits (B, K), and of every cell the logit (B, T', h, w) that it was
-    altered.
-    """
+    """uint8 frames (B, C, T, H, W) -> logits (B, K) and mask logits (B, T', h, w), one per cell."""
     if model.mask_head is None:
         raise ValueError("this model has no mask head: set MASK.WEIGHT above 0, or call add_mask_head")
     logits, maps = maps_of(model, model.mask_head.layer, frames)  # type: ignore[arg-type]
@@ -100,7 +94,8 @@ def logits_and_masks(model: VideoClassifier, frames: torch.Tensor) -> tuple[torc
 
 
 def mask_target(masks: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """uint8 masks (B, T, H, W), 255 where altered -> the altered share of every cell, (B, T', h, w) between 0
-    and 1.
+    """uint8 masks (B, T, H, W), 255 where altered -> altered share of each cell (B, T', h, w), in [0, 1].
+
+    `shape` is that of the mask logits.
     """
     return F.adaptive_avg_pool3d(masks[:, None].float() / 255, (shape[1], shape[2], shape[3]))[:, 0]

@@ -1,9 +1,9 @@
 """MViT: a vision transformer whose attention pools space as the channels grow (Fan et al. 2021).
 
-The network is pytorchvideo's, with the names of its model zoo under `network.body.`. Its position embeddings
-are learned for one clip length and one crop: a model takes clips of the size that it was built for and
-nothing else. Weights of another size fit once these embeddings are interpolated, which nothing else in them
-needs.
+The network is pytorchvideo's, with the parameter names of its model zoo under `network.body.`. Its position
+embeddings are learned for one clip length and crop size, so a model accepts only clips of the size that it
+was built for. Weights for another size are loaded by interpolating these embeddings; no other parameter
+depends on the size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POSITIONS = "body.cls_positional_encoding.pos_embed_"
 
 
 class MViTNetwork(nn.Module):
-    """(B, C, T, H, W) -> (B, K) for clips of the (T, H, W) that it was built for."""
+    """(B, C, T, H, W) -> (B, K), for clips of exactly `clip_size` = (T, H, W)."""
 
     def __init__(self, body: nn.Module, *, clip_size: tuple[int, int, int]) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class MViTNetwork(nn.Module):
         return self.body(clip)
 
     def interpolate_positions(self, state: dict[str, torch.Tensor], prefix: str) -> list[str]:
-        """Interpolate the position embeddings of a state dict for this size, in place; notes of what was
-        done, none where sizes agree.
+        """Interpolate the position embeddings of a state dict to this size, in place; returns notes on what
+        was done, none if the sizes agree.
 
-        One table for the places, one for the times: bicubic and linear, as is usual for vision transformers
-        on images of another size (Dosovitskiy et al. 2021, section 3.2). A table of places says how many
-        there are and not in which shape: as many as here are taken for the same shape, others for a square,
-        as in every published network; where they cannot be, the table stays as it is.
+        Spatial embeddings are interpolated bicubically, temporal ones linearly, as usual for vision
+        transformers on images of another size (Dosovitskiy et al. 2021, section 3.2). A table of spatial
+        embeddings has a length but no shape: one of equal length is taken to have the same shape, any other
+        to be square, as in every published network; one that cannot be square is left as it is.
         """
         frames, height, width = (n // stride for n, stride in zip(self.clip_size, PATCH_STRIDE, strict=True))
         notes = []
@@ -117,9 +117,9 @@ def mvit(
 ) -> VideoClassifier:
     """MViT: attention over pooled tokens, fewer and wider ones from stage to stage (Fan et al. 2021).
 
-    `depth` blocks, `width` channels and `heads` of the first; the blocks of `stages` halve height and width
-    and double channels and heads. The defaults are MViT-B: 16x4 is 16 frames, every 4th source frame, 32x3 is
-    32 frames, every 3rd (drop path 0.3), both at 224 pixels.
+    `depth` blocks; `width` channels and `heads` heads in the first; the blocks listed in `stages` halve
+    height and width and double channels and heads. The defaults are MViT-B: 16x4 is 16 frames, every 4th
+    source frame, 32x3 is 32 frames, every 3rd (drop path 0.3), both at 224 pixels.
     """
     stages = tuple(stages)
     check_settings(num_frames, size, depth, width, heads, stages)

@@ -1,9 +1,9 @@
-"""TensorFlow's "same" padding as efficientnet_pytorch has it: worked out once, for the image size that the
-network was made for.
+"""TensorFlow's "same" padding as in efficientnet_pytorch: computed once, for the nominal image size of the
+network.
 
-timm pads by the size of the input that it is given. Where a feature map has an odd size the two differ by a
-pixel: B7 is made for 600 pixels, whose maps are 300, 150, 75, 38, 19, and weights trained at 224 x 192 with
-that padding need it again.
+timm computes the padding from the size of each input. The two differ by a pixel wherever a feature map has an
+odd size: B7 is made for 600 pixels, with maps of 300, 150, 75, 38 and 19 pixels, and weights trained at
+224 x 192 pixels with this padding must be used with it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from torch import nn
 
 
 class StaticSameConv2d(nn.Conv2d):
-    """A strided convolution that pads by `static_pad` (left, right, top, bottom) pixels, whatever the size of
-    its input.
-    """
+    """A strided convolution with a fixed padding `static_pad` (left, right, top, bottom), in pixels."""
 
     static_pad = (0, 0, 0, 0)
 
     @classmethod
     def like(cls, conv: nn.Conv2d, size_px: int) -> StaticSameConv2d:
-        """The convolution `conv`, its weights shared, padded as for square maps of `size_px` pixels."""
+        """A copy of `conv` with shared weights and the padding for square maps of `size_px` pixels."""
         new = cls(
             conv.in_channels,
             conv.out_channels,
@@ -48,10 +46,10 @@ class StaticSameConv2d(nn.Conv2d):
 
 
 def pad_statically(backbone: Any, size_px: int) -> int:
-    """Replace the strided convolutions of a timm EfficientNet, first to last, in place; how many there were.
+    """Replace the strided convolutions of a timm EfficientNet in place; returns their number.
 
-    ValueError for a backbone that is no EfficientNet with TensorFlow's padding (timm's tf_efficientnet_b0 to
-    b8).
+    ValueError for a backbone other than an EfficientNet with TensorFlow's padding (timm's tf_efficientnet_b0
+    to b8).
     """
     strided = [(name, module) for name, module in backbone.named_modules() if isinstance(module, Conv2dSame)]
     plain = (

@@ -1,8 +1,8 @@
-"""SlowFast: a slow pathway that sees few frames with many channels, a fast one that sees all frames with few
+"""SlowFast: a slow pathway on few frames with many channels, a fast pathway on all frames with few channels
 (Feichtenhofer et al. 2019).
 
-The network is pytorchvideo's, with the names of its model zoo; the split into pathways and the size of the
-head are ours.
+The network is pytorchvideo's and keeps the parameter names of its model zoo; the split into pathways and the
+pooling of the head are ours.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)  # of PySlowFast and of py
 
 
 def slow_indices(num_frames: int, alpha: int) -> torch.Tensor:
-    """Frames of the slow pathway: `num_frames / alpha` of them, from the first to the last, rounded down as
-    in PySlowFast.
+    """Indices of the `num_frames / alpha` frames of the slow pathway, evenly spaced from the first to the
+    last frame and rounded down, as in PySlowFast.
     """
     return torch.linspace(0, num_frames - 1, num_frames // alpha, device="cpu").long()
 
@@ -33,7 +33,7 @@ class SlowFastNetwork(nn.Module):
         self.body, self.alpha = body, alpha
 
     def pathways(self, clip: torch.Tensor) -> list[torch.Tensor]:
-        """Slow, then fast. A new list each time: the network changes the one that it is given."""
+        """The slow, then the fast pathway; a new list on every call, because the network modifies it."""
         num_frames = clip.shape[2]
         check_alpha_divides(num_frames, self.alpha)
         return [clip.index_select(2, slow_indices(num_frames, self.alpha).to(clip.device)), clip]
@@ -66,9 +66,9 @@ def slowfast(
 ) -> VideoClassifier:
     """SlowFast, two pathways at two frame rates (Feichtenhofer et al. 2019), as built by pytorchvideo.
 
-    `depth` 18, 50, 101 or 152 (18 has one bottleneck block per stage); `alpha` fast frames for each slow one;
-    the fast pathway has `width / beta_inv` channels where the slow one has `width`. SlowFast 8x8: 32 frames,
-    alpha 4, fusion kernel 7; 4x16: 32 frames, alpha 8, fusion kernel 5.
+    `depth` 18, 50, 101 or 152 (18 has one bottleneck block per stage); `alpha` fast frames per slow frame;
+    the stem has `width` channels in the slow and `width / beta_inv` in the fast pathway. SlowFast 8x8: 32
+    frames, alpha 4, fusion kernel 7; 4x16: 32 frames, alpha 8, fusion kernel 5.
     """
     if depth not in DEPTHS:
         raise ValueError(f"slowfast: depth {depth}, expected one of {', '.join(map(str, DEPTHS))}")
@@ -87,8 +87,8 @@ def slowfast(
         model_num_class=num_classes,
         dropout_rate=dropout,
         stem_dim_outs=(width, width // beta_inv),
-        # The library pools a window of fixed size; the mean over all of it is the same at that size and
-        # defined at every other.
+        # The library pools a window of fixed size; the global mean is equal at that size and defined at all
+        # others.
         head_pool=nn.AdaptiveAvgPool3d,
         head_output_size=(1, 1, 1),
     )

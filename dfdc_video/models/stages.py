@@ -1,4 +1,4 @@
-"""Stages of a network, from its input to its head: what freezing and learning-rate factors are told by name."""
+"""Stages of a network, from its input to its head: the units of freezing and learning-rate factors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BACKBONES = ("network.backbone.", "network.body.")
 
 
 def group_by_stage(names: Iterable[str], *, heads: tuple[str, ...]) -> dict[str, list[str]]:
-    """Stage -> names of its parameters, first to last; each of `names` (as of `named_parameters`) is in
-    exactly one.
+    """Stage -> names of its parameters, from input to head; each of `names` (those of `named_parameters`) is
+    in exactly one stage.
 
-    In the backbone (`network.backbone` of timm, `network.body` of pytorchvideo) the numbered parts are stages
-    under their own names; one without numbers has a stage for each of its modules. What stands before the
-    first number is `stem`, or else the first numbered part is; what stands between two belongs to the
-    earlier; what follows the last is `neck`. A part beside the backbone (`network.rnn`) is a stage of its
-    own, and `head` is what lies under `heads`.
+    In the backbone (`network.backbone` of timm, `network.body` of pytorchvideo) each numbered part is a stage
+    of that name; a backbone without numbered parts has one stage per module. Parameters before the first
+    numbered part are the `stem` (without any, the first numbered part is); those between two parts belong to
+    the earlier one; those after the last are the `neck`. Modules beside the backbone (`network.rnn`) are
+    stages of their own; `head` holds everything under the prefixes `heads`.
     """
     names = list(names)
     head = [n for n in names if any(n == h or n.startswith(h + ".") for h in heads)]

@@ -1,8 +1,8 @@
-"""What a model costs: parameters, and multiply-adds of one clip.
+"""The cost of a model: parameters, and multiply-adds of one clip.
 
-Two counts of the same thing. `summarise` works on torch's meta device: seconds for the largest model, no
-memory. `fvcore_flops` is fvcore's count, which looks at a trace and so needs one real forward pass; a trace
-does not see the convolutions of meta tensors. They agree, by test.
+There are two independent counts. `summarise` works on torch's meta device: seconds for the largest model, no
+memory. `fvcore_flops` is fvcore's count from a trace, which needs one real forward pass, since a trace on
+meta tensors misses convolutions. A test asserts that they agree.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ A_PAPER = re.compile(r"\(([A-Z][^()]*\b(?:19|20)\d\d)\)")  # (Feichtenhofer et a
 
 
 def summarise(model: VideoClassifier) -> dict[str, Any]:
-    """Cost of one clip of the `clip_shape` that the model was built for, in evaluation; the model is left as
-    it is.
+    """Cost of one clip of the model's `clip_shape` in evaluation mode; the model is not changed.
 
     - `parameters`, `trainable`: numbers of parameters, without buffers;
-    - `flops`: multiply-adds of one clip (B = 1), one multiply-add being one, as the tables of papers and of fvcore have them: of convolutions,
-      linear layers, matrix products, attention and recurrent cells. Normalisation layers, activations, pooling, sums and softmax are not in
-      it, although they take time (`fvcore_flops` lists them);
+    - `flops`: multiply-adds of one clip (B = 1), counted as one each, as in papers and in fvcore: those of
+      convolutions, linear layers, matrix products, attention and recurrent cells. Normalisation layers,
+      activations, pooling, sums and softmax are not counted, although they take time (`fvcore_flops` lists
+      them);
     - `input`: (C, T, H, W).
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -49,8 +49,9 @@ def summarise(model: VideoClassifier) -> dict[str, Any]:
 def describe(
     name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object
 ) -> dict[str, Any]:
-    """`summarise` of a registered model with these settings, plus `model`, `summary` (first line) and
-    `source`. No weights are fetched.
+    """`summarise` of a registered model, plus `model`, `summary` (first line of its docstring) and `source`.
+
+    No weights are downloaded.
     """
     builder = MODELS.get(name)
     if "pretrained" in settings_of(builder):
@@ -61,19 +62,19 @@ def describe(
 
 
 def source_of(name: str, text: str = "") -> str:
-    """The papers, `Authors year`, that `text` (a config's line about itself) and a registered model's
-    docstring name; empty where none is named.
+    """The papers ("Authors year; …") cited in `text` (a config's first comment) and in a registered model's
+    docstring; empty if there are none.
     """
     text = " ".join([*text.split(), *(inspect.getdoc(MODELS.get(name)) or "").split()])
     return "; ".join(dict.fromkeys(A_PAPER.findall(text)))
 
 
 def fvcore_flops(model: VideoClassifier) -> tuple[int, dict[str, int]]:
-    """fvcore's count of the same multiply-adds, and what it left out: operation, by torch's name -> how
-    often. One forward pass on the model's device, of a black clip.
+    """fvcore's count of the same multiply-adds, and the operations that it does not count (torch name ->
+    number of calls). Runs one forward pass of a black clip on the model's device.
 
-    fvcore knows neither recurrent cells nor fused attention, which are added here; it gives normalisation and
-    one kind of pooling a cost, which is taken off.
+    Recurrent cells and fused attention, unknown to fvcore, are added here; normalisation and one kind of
+    pooling, which fvcore counts, are left out.
     """
     clip = torch.zeros(1, *model.clip_shape, dtype=torch.uint8, device=model.mean.device)
     training = {module: module.training for module in model.modules()}
@@ -100,8 +101,8 @@ def fvcore_flops(model: VideoClassifier) -> tuple[int, dict[str, int]]:
 
 
 def on_meta(model: VideoClassifier) -> VideoClassifier:
-    """A copy without values, in evaluation: the parameters and buffers are replaced while the modules are
-    copied, so that no value is copied.
+    """A copy of the model on the meta device, in evaluation mode. Parameters and buffers are replaced during
+    the copy, so that no values are copied.
     """
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
@@ -115,14 +116,14 @@ def on_meta(model: VideoClassifier) -> VideoClassifier:
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
     """Query (…, N, D), key (…, M, D), value (…, M, E): N·M·D for the scores and N·M·E for the weighted sum,
-    of every head of every sample.
+    per head and sample.
     """
     query, key, value = (get_shape(v) for v in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _recurrent(inputs: list[Any], outputs: list[Any]) -> int:
-    """Input (B, T, I), state, weights: each step of each sequence meets every weight matrix once."""
+    """Input (B, T, I), state, weights: every weight matrix is applied once per step of each sequence."""
     batch, steps = get_shape(inputs[0])[:2]
     weights = [get_shape(w) for w in inputs[2].node().inputs()]
     return batch * steps * sum(math.prod(shape) for shape in weights if len(shape) == 2)

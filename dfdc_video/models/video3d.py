@@ -1,10 +1,10 @@
 """Convolutional video networks of pytorchvideo: Slow, C2D, I3D, CSN, R(2+1)D and X3D, with the names of its
 model zoo.
 
-The networks are the library's, under `network.body.`; what is ours is the head, which averages over whatever
-is left of the clip (the library pools a window of the size that its weights were trained at, which is the
-same there) and returns logits (the library ends X3D and R(2+1)D in a softmax, in training too). So one model
-takes every clip length and every crop.
+The networks are the library's, under `network.body.`. The head is ours: it averages over all remaining
+positions (the library pools a window of the size that its weights were trained at, which gives the same
+result at that size) and returns logits (the library's X3D and R(2+1)D end in a softmax even in training). So
+one model accepts any clip length and crop size.
 
 Axes: B clips, C = 3 colours (RGB), T frames, H x W pixels, K classes.
 """
@@ -30,7 +30,7 @@ MEAN_OVER_ALL = {"head_pool": nn.AdaptiveAvgPool3d, "head_output_size": (1, 1, 1
 
 
 class VideoNetwork(nn.Module):
-    """(B, C, T, H, W) -> (B, K) by a network of pytorchvideo, which needs at least `min_frames` frames."""
+    """(B, C, T, H, W) -> (B, K): a network of pytorchvideo that needs at least `min_frames` frames."""
 
     def __init__(self, body: nn.Module, *, min_frames: int = 1) -> None:
         super().__init__()
@@ -42,9 +42,7 @@ class VideoNetwork(nn.Module):
 
 
 class MeanOfFrames(nn.Module):
-    """(B, C, T, h, w) -> (B, C, 1, 1, 1): the mean over everything, exactly the same in whatever order the
-    frames come.
-    """
+    """(B, C, T, h, w) -> (B, C, 1, 1, 1): the global mean, exactly invariant to the order of the frames."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return unordered_mean(maps.mean((3, 4)).transpose(1, 2))[:, :, None, None, None]
@@ -77,7 +75,7 @@ def classifier_of(
     min_frames: int = 1,
     uses_time: bool = True,
 ) -> VideoClassifier:
-    """A network whose `blocks` are stem, stages and head, in this order, as a model."""
+    """The model around a network whose `blocks` are stem, stages and head, in this order."""
     check_min_frames(num_frames, min_frames)
     blocks: Any = body.blocks
     last = len(blocks) - 1
@@ -108,11 +106,10 @@ def slow(
     width: int = 64,
     dropout: float = 0.5,
 ) -> VideoClassifier:
-    """Slow pathway of SlowFast alone: a ResNet with temporal kernels in its last two stages (Feichtenhofer et
-    al. 2019).
+    """Slow pathway of SlowFast: temporal kernels in the last two stages (Feichtenhofer et al. 2019).
 
-    `depth` 50, 101 or 152, `width` channels of the stem. Slow 8x8: 8 frames, every 8th source frame; 4x16: 4
-    frames, every 16th.
+    A ResNet of `depth` 50, 101 or 152 with `width` channels in its stem. Slow 8x8: 8 frames, every 8th source
+    frame; 4x16: 4 frames, every 16th.
     """
     check_resnet("slow", depth, width)
     body = create_resnet(
@@ -137,12 +134,11 @@ def c2d(
     dropout: float = 0.5,
     pool_time: bool = True,
 ) -> VideoClassifier:
-    """C2D: a 2D ResNet over the frames, features averaged over the clip, the control without temporal kernels
-    (Wang et al. 2018).
+    """C2D: a 2D ResNet per frame, features averaged over the clip (Wang et al. 2018).
 
-    `pool_time`: the maximum of each pair of neighbouring frames behind the first stage, as in the published
-    weights: the only place where the order of the frames can matter. Without it the network is a bag of
-    frames.
+    The control without temporal kernels. `pool_time`: max pooling over pairs of neighbouring frames after the
+    first stage, as in the published weights, the only operation that depends on the order of the frames;
+    without it the network is a bag of frames.
     """
     check_resnet("c2d", depth, width)
     body = create_resnet(
@@ -172,8 +168,9 @@ def i3d(
     width: int = 64,
     dropout: float = 0.5,
 ) -> VideoClassifier:
-    """I3D: a ResNet inflated over time, a temporal kernel in every second block (Carreira and Zisserman 2017,
-    Wang et al. 2018).
+    """I3D: a ResNet inflated over time (Carreira and Zisserman 2017, Wang et al. 2018).
+
+    Every second block has a temporal kernel.
     """
     check_resnet("i3d", depth, width)
     long, short = (3, 1, 1), (1, 1, 1)
@@ -200,10 +197,9 @@ def csn(
     width: int = 64,
     dropout: float = 0.5,
 ) -> VideoClassifier:
-    """Channel-separated network: all 3D convolutions are depthwise, 1x1x1 ones mix the channels (Tran et al.
-    2019).
+    """Channel-separated network: depthwise 3D convolutions, 1x1x1 ones mix channels (Tran et al. 2019).
 
-    The zoo's one: depth 101, 32 frames, every 2nd source frame.
+    In the model zoo: depth 101, 32 frames, every 2nd source frame.
     """
     check_resnet("csn", depth, width)
     body = create_csn(
@@ -227,10 +223,9 @@ def r2plus1d(
     width: int = 64,
     dropout: float = 0.5,
 ) -> VideoClassifier:
-    """R(2+1)D: every 3D convolution split into one over time and one over space, a nonlinearity between them
-    (Tran et al. 2018).
+    """R(2+1)D: 3D convolutions factorised into a spatial and a temporal one (Tran et al. 2018).
 
-    The zoo's one: depth 50, 16 frames, every 4th source frame.
+    There is a nonlinearity between the two. In the model zoo: depth 50, 16 frames, every 4th source frame.
     """
     check_resnet("r2plus1d", depth, width)
     body = create_r2plus1d(
@@ -256,12 +251,11 @@ def x3d(
     head_width: int = 2048,
     dropout: float = 0.5,
 ) -> VideoClassifier:
-    """X3D: a small 2D network expanded step by step in time, depth, width and resolution (Feichtenhofer
-    2020).
+    """X3D: a small 2D network expanded in time, depth, width and resolution (Feichtenhofer 2020).
 
-    XS, S and M are one network (width 2.0, depth 2.2) for 4 frames, every 12th, at 160 pixels; 13, every 6th,
-    at 160; 16, every 5th, at 224; L (depth 5.0) is for 16 frames, every 5th, at 312. `bottleneck`: channels
-    of the depthwise convolution over those of the block.
+    XS, S and M are the same network (width 2.0, depth 2.2) for 4 frames, every 12th, at 160 pixels; 13
+    frames, every 6th, at 160; and 16 frames, every 5th, at 224. L (depth 5.0) is for 16 frames, every 5th, at
+    312. `bottleneck`: channels of the depthwise convolution relative to those of the block.
     """
     for setting, value in (
         ("width_factor", width_factor),

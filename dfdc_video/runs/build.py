@@ -28,7 +28,8 @@ from dfdc_video.folders.run import SCORED_COLUMNS, RunFolder
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.mask import add_mask_head
 from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
-from dfdc_video.training.freezing import Freezer, Layout, parameter_table
+from dfdc_video.training.freezer import Freezer, parameter_table
+from dfdc_video.training.freezing import Layout
 from dfdc_video.training.module import ClassifierModule
 from dfdc_video.training.optimisers import stage_factors
 from dfdc_video.training.schedules import LRSchedule

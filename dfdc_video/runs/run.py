@@ -38,7 +38,7 @@ from dfdc_video.runs.build import (
 )
 from dfdc_video.runs.checks import MERGED, check, why_untested
 from dfdc_video.training.callbacks import Freezing, LearningRates, RandomState, SampleClips
-from dfdc_video.training.freezing import Freezer
+from dfdc_video.training.freezer import Freezer
 from dfdc_video.training.module import ClassifierModule
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from dfdc_video.media.writer import VideoWriter
-from dfdc_video.training.freezing import Freezer
+from dfdc_video.training.freezer import Freezer
 from dfdc_video.training.schedules import base_rate
 
 

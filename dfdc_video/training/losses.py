@@ -11,7 +11,7 @@ from dfdc_video.registry import LOSSES
 
 @LOSSES.register(name="cross_entropy")
 class CrossEntropy(nn.Module):
-    """Softmax cross-entropy, with label smoothing where wanted."""
+    """Softmax cross-entropy, optionally with label smoothing."""
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -25,8 +25,9 @@ class CrossEntropy(nn.Module):
 
 @LOSSES.register(name="focal")
 class Focal(nn.Module):
-    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma, so that easy clips weigh less. Gamma 0
-    is cross-entropy.
+    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma, which down-weights easy clips.
+
+    Gamma 0 is cross-entropy.
     """
 
     def __init__(self, *, gamma: float = 2.0) -> None:
@@ -41,29 +42,28 @@ class Focal(nn.Module):
 
 
 def mask_loss(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of mask logits (B, T, h, w) against the altered share of every cell, averaged over
-    the clips with a `known` mask (B,).
-
-    0 where no clip has one, and then without gradient.
+    """Binary cross-entropy of mask logits (B, T, h, w) against the altered share of each cell, averaged over
+    the clips whose mask is `known` (B,); 0, without a gradient, if there is none.
     """
     per_clip = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
     return (per_clip * known).sum() / known.sum().clamp(min=1)
 
 
 class MaskOverlap:
-    """Intersection over union of predicted and true cells, counted over all fakes with a known mask; a cell
-    is altered from one half on.
+    """Intersection over union of predicted and true altered cells, pooled over all fakes with a known mask.
+
+    A cell counts as altered if at least half of it is.
     """
 
     def __init__(self) -> None:
         self.intersection, self.union = 0, 0
 
     def add(self, logits: torch.Tensor, target: torch.Tensor, counts: torch.Tensor) -> None:
-        """Logits and target (B, T, h, w), and which clips count (B,) bool."""
+        """Logits and target (B, T, h, w); `counts` (B,) bool selects the clips that are counted."""
         ours, true = logits[counts] > 0, target[counts] >= 0.5
         self.intersection += int((ours & true).sum())
         self.union += int((ours | true).sum())
 
     def value(self) -> float:
-        """NaN where there was nothing to find and nothing was found."""
+        """NaN if there is neither a true nor a predicted altered cell."""
         return self.intersection / self.union if self.union else float("nan")

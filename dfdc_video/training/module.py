@@ -1,4 +1,4 @@
-"""One training step, and validation whose numbers are those of the test: video level, deterministic views."""
+"""The training step, and a validation that matches the test: deterministic views, video-level metrics."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class TooManyBadClips(ValueError):
 
 
 class ClassifierModule(L.LightningModule):
-    """A classifier, its loss and its rates, as Lightning runs them.
+    """A classifier with its loss, optimiser and learning-rate schedule, as a LightningModule.
 
-    `videos` are the tables (video_id, label, method, group_id, status) of the splits that are scored, by name
-    (val, test). With a `mask_weight` above 0 the model also learns which pixels were altered: its loss is the
-    label's plus so many times the mask's.
+    `videos` maps the name of each scored split (val, test) to its table (video_id, label, method, group_id,
+    status). With a `mask_weight` above 0 the model also learns which pixels were altered: `mask_weight` times
+    the mask loss is added to the classification loss.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class ClassifierModule(L.LightningModule):
         return loss
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits (B, K), and those of the mask (B, T', h, w) where the model learns it."""
+        """Logits (B, K), and mask logits (B, T', h, w) if the model learns masks."""
         if "embeddings" in batch:
             return self.model.from_embeddings(batch["embeddings"]).float(), None
         if not self.mask_weight:
@@ -140,8 +140,8 @@ class ClassifierModule(L.LightningModule):
             )
 
     def _collect(self, split: str) -> dict[str, float]:
-        """Predictions as a table in `self.predictions`, the overlap of masks in `self.mask_iou`, and the
-        metrics of the pooled videos.
+        """Return the metrics of the pooled videos; keep the predictions in `self.predictions` and the mask
+        overlap in `self.mask_iou`.
         """
         rows, self.rows = self.rows, []
         self.mask_iou, self.overlap = self.overlap.value(), MaskOverlap()

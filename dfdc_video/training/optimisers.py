@@ -1,4 +1,4 @@
-"""Optimisers, and the multiples of the base rate and the weight decay that their parameters have."""
+"""Optimisers with parameter groups: learning-rate factors per stage, weight decay on weights only."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dfdc_video.training.freezing import find_stages
 def stage_factors(
     stages: Mapping[str, list[str]], *, layer_decay: float = 1.0, lr_factors: str = ""
 ) -> dict[str, float]:
-    """Multiple of the base rate of every stage (discriminative rates, Howard and Ruder 2018).
+    """Stage -> multiple of the base learning rate (discriminative learning rates, Howard and Ruder 2018).
 
-    The head has 1, every stage before it `layer_decay` times the factor of the one behind it; `lr_factors`
-    ("stem:0.1,head:10", "blocks:0.5" for all blocks) replaces those that it names. ValueError for a stage
-    that the model does not have, one named twice, and factors of 0 or less.
+    The head has factor 1, and each earlier stage `layer_decay` times the factor of the next; `lr_factors`
+    ("stem:0.1,head:10", "blocks:0.5" for all blocks) overrides the stages that it names. ValueError for a
+    stage that the model does not have, a stage named twice, and factors of 0 or less.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"OPTIM.LAYER_DECAY = {layer_decay}: expected above 0 and at most 1 (off)")
@@ -50,8 +50,8 @@ def stage_factors(
 def _groups(
     model: torch.nn.Module, weight_decay: float, factors: Mapping[str, float] | None, no_decay_norm: bool
 ) -> list[dict]:
-    """Trainable parameters by rate factor and weight decay; biases and normalisation (one-dimensional
-    tensors) do not decay.
+    """Trainable parameters grouped by learning-rate factor and weight decay; with `no_decay_norm` biases and
+    normalisation parameters (one-dimensional tensors) have no weight decay.
     """
     groups: dict[tuple[float, bool], list] = {}
     for name, parameter in model.named_parameters():
@@ -80,8 +80,9 @@ def sgd(
     weight_decay: float = 1e-4,
     nesterov: bool = True,
 ) -> torch.optim.Optimizer:
-    """SGD with momentum: the SlowFast and NTech recipes. `factors`: parameter name -> multiple of the rate, 1
-    where it is not named.
+    """SGD with momentum, as in the SlowFast and NTech recipes.
+
+    `factors`: parameter name -> multiple of the learning rate; parameters not named have factor 1.
     """
     return torch.optim.SGD(
         _groups(model, weight_decay, factors, no_decay_norm),
@@ -101,8 +102,9 @@ def adamw(
     weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019): little tuning for small models trained from scratch. `factors` as
-    for `sgd`.
+    """AdamW (Loshchilov and Hutter 2019): needs little tuning for small models trained from scratch.
+
+    `factors` as in `sgd`.
     """
     return torch.optim.AdamW(
         _groups(model, weight_decay, factors, no_decay_norm), lr=lr, betas=(betas[0], betas[1])

@@ -1,8 +1,8 @@
 """Learning-rate schedules as pure functions of the step.
 
-A transfer run divides the base rate by ten. Dividing only the base leaves the warm-up *above* it, so
-`LR_SCALE` scales base, warm-up start and end together, and a warm-up that starts above its base or fills the
-whole run is refused.
+A transfer run typically divides the learning rate by ten. Dividing only the base rate would leave the start
+of the warm-up *above* it, so `LR_SCALE` scales base, warm-up start and end together; a warm-up that starts
+above the base rate or fills the whole run is an error.
 """
 
 from __future__ import annotations
@@ -18,27 +18,25 @@ from dfdc_video.registry import SCHEDULES
 
 @SCHEDULES.register(name="cosine")
 def cosine(progress: float) -> float:
-    """Half a cosine from 1 to 0."""
+    """Half-cosine decay from 1 to 0."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @SCHEDULES.register(name="linear")
 def linear(progress: float) -> float:
-    """A straight line from 1 to 0."""
+    """Linear decay from 1 to 0."""
     return 1 - progress
 
 
 @SCHEDULES.register(name="constant")
 def constant(progress: float) -> float:
-    """The base rate throughout."""
+    """No decay: the base learning rate throughout."""
     return 1.0
 
 
 @dataclass(frozen=True)
 class LRSchedule:
-    """Learning rate at every step: a linear warm-up from `warmup_start_lr` to `lr`, then `shape` down to
-    `end_lr`.
-    """
+    """Learning rate by step: linear warm-up from `warmup_start_lr` to `lr`, then `shape` to `end_lr`."""
 
     shape: Callable[[float], float]
     lr: float
@@ -60,8 +58,9 @@ class LRSchedule:
         epochs: int,
         steps_per_epoch: int,
     ) -> LRSchedule:
-        """Rates as configured, all multiplied by `lr_scale`; ValueError where the warm-up contradicts the
-        run.
+        """The schedule of a run given in epochs, with all rates multiplied by `lr_scale`.
+
+        ValueError if the warm-up contradicts the run.
         """
         if warmup_start_lr > lr:
             raise ValueError(
@@ -86,7 +85,7 @@ class LRSchedule:
         )
 
     def __call__(self, step: int) -> float:
-        """The rate of `step` (0-based); the last step is one step short of the end of the curve."""
+        """The learning rate at `step` (0-based); the last step is one short of the end of the curve."""
         if step < self.warmup_steps:
             return self.warmup_start_lr + (self.lr - self.warmup_start_lr) * step / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
@@ -94,11 +93,12 @@ class LRSchedule:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the base learning rate; each parameter group gets its multiple (`lr_factor`)."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_factor", 1.0)
 
 
 def base_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The rate that `set_rate` was given."""
+    """The base learning rate last given to `set_rate`."""
     group = optimizer.param_groups[0]
     return group["lr"] / group.get("lr_factor", 1.0)

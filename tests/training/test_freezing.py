@@ -1,4 +1,4 @@
-"""Freezing policies: what trains at which step, that what is frozen stays bit for bit, and what they refuse."""
+"""Freezing policies: what trains at which step, frozen parts stay bit for bit, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 
 from dfdc_video.models.classifier import build_classifier
 from dfdc_video.registry import FREEZING, OPTIMIZERS, settings_of
-from dfdc_video.training.freezing import Freezer, Layout, kernel_kind, parameter_table
+from dfdc_video.training.freezer import Freezer, parameter_table
+from dfdc_video.training.freezing import Layout, kernel_kind
 
 MODELS = {
     "frame": {"backbone": "test_resnet"},
@@ -71,7 +72,7 @@ def test_the_phase_is_a_function_of_the_step_alone(rule):
 )
 @pytest.mark.parametrize("rule", sorted(set(FREEZING.names()) - {"none"}))
 def test_what_is_frozen_stays_bit_for_bit_also_with_momentum_and_decay(rule, optimizer):
-    """All parameters train for two steps first, so that the optimiser has momentum that it could go on with."""
+    """All parameters train for two steps first, so that the optimiser has momentum to carry on with."""
     model = small("efficientnet3d")
     optimizer = optimizer(model, 1e-4, weight_decay=0.1)
     freezer = Freezer(model, policy(rule, model, **SETTINGS.get(rule, {})))

@@ -1,1 +1,1 @@
-"""Weights of other programs and files -> our networks, and back."""
+"""Weights from files and other programs into our networks, and back."""

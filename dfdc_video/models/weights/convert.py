@@ -1,8 +1,8 @@
-"""A file's tensors under our names: PySlowFast and its Caffe2 files, efficientnet_pytorch, pytorchvideo's
-zoo, timm; see `write` for the way back.
+"""State dicts of PySlowFast (also in Caffe2 files), efficientnet_pytorch, pytorchvideo's zoo and timm under
+our names; see `write` for the opposite direction.
 
-Names follow from the model that is filled (see `names`). What cannot be carried over name by name is computed
-here and noted: a norm that one library has and the other does not, a head with one output for a model with
+The mapping is derived from the model to be filled (see `names`). What cannot be mapped name by name is
+computed here and noted: a norm that only one of the libraries has, a head with one output for a model with
 two.
 """
 
@@ -36,8 +36,8 @@ class InterpolatesPositions(Protocol):
 
 @dataclass
 class Converted:
-    """Tensors by our names; those that have none keep theirs. `left_out`: name -> reason; `notes`: what else
-    a person should know.
+    """Tensors under our names; those without one keep theirs. `left_out`: name -> reason; `notes`: remarks
+    for the user.
     """
 
     state: dict[str, torch.Tensor]
@@ -49,8 +49,8 @@ class Converted:
 def to_our_names(
     model: VideoClassifier, state: dict[str, torch.Tensor], source: str, *, keep_head: bool
 ) -> Converted:
-    """Name the tensors of a file as `model` does, our own names pass unchanged; position embeddings are
-    interpolated to the model's size.
+    """Rename the tensors of a file as in `model` (our own names stay) and interpolate position embeddings to
+    the model's size.
     """
     result = _renamed_by_source(model, state, source, keep_head=keep_head)
     if isinstance(model.network, InterpolatesPositions):
@@ -61,8 +61,8 @@ def to_our_names(
 
 
 def _interpolate_timm_positions(model: VideoClassifier, result: Converted) -> None:
-    """Position embeddings of timm's vision transformers for images of another size, as timm interpolates
-    them: bicubic, from a square.
+    """Interpolate position embeddings of timm's vision transformers for another image size as timm does:
+    bicubic, from a square grid.
     """
     backbone, name = getattr(model.network, "backbone", None), f"{TIMM_PREFIX}pos_embed"
     table, wanted = result.state.get(name), getattr(backbone, "pos_embed", None)
@@ -116,11 +116,11 @@ def _from_pyslowfast(model: VideoClassifier, state: dict[str, torch.Tensor], sou
 
 
 def _fold_shortcut_norms(result: Converted, ours: dict[str, str]) -> None:
-    """X3D's first shortcut keeps its number of channels: PySlowFast has a norm behind it, pytorchvideo has
-    none.
+    """Fold the norm after X3D's first shortcut, which PySlowFast has and pytorchvideo has not (the shortcut
+    keeps the number of channels).
 
-    Its scale goes into the shortcut's convolution, its offset into the bias of the norm that the block's
-    other branch ends in: the sum of the two branches is what it was.
+    Its scale goes into the shortcut's convolution, its offset into the bias of the norm at the end of the
+    other branch, so the sum of the two branches is unchanged.
     """
     state = result.state
     nameless = (SHORTCUT_NORM.match(name) for name in state if name not in ours)
@@ -166,7 +166,7 @@ def _from_efficientnet(
     model: VideoClassifier, state: dict[str, torch.Tensor], source: str, *, keep_head: bool
 ) -> Converted:
     backbone = getattr(model.network, "backbone", None)
-    # A network without a classifier leaves these out with its own reason.
+    # named here, since a network without a classifier leaves them out with a reason of its own
     behind = [
         f"{module}.{leaf}" for module in ("conv_head", "bn2", "classifier") for leaf in ("weight", "bias")
     ]
@@ -186,9 +186,9 @@ def _from_efficientnet(
         raise ValueError(f"{need}, this backbone has {found}: use tf_efficientnet_b0 to b8")
     if any(isinstance(m, Conv2dSame) for m in backbone.modules()):
         result.notes.append(
-            "efficientnet_pytorch pads for the image size it was made for, this model by its input's: the "
-            "same where all maps have even sizes; "
-            "set static_padding_px (224 for B0, 600 for B7) for exactly the original"
+            "efficientnet_pytorch pads for its nominal image size, this model for its input's size: they "
+            "differ where maps have odd sizes; set static_padding_px (224 for B0, 600 for B7) for the "
+            "original padding"
         )
     head = [f"{TIMM_PREFIX}classifier.{leaf}" for leaf in ("weight", "bias")]
     if (

@@ -1,8 +1,8 @@
-"""Weights by path, by URL or by timm's name: a URL comes with the SHA-256 of its file, and is fetched once,
-into a cache.
+"""Weights by path, URL or timm name. A URL includes the SHA-256 of its file, which is downloaded once into a
+cache.
 
-The cache is the folder that DFDC_VIDEO_CACHE names, else ~/.cache/dfdc_video. A file is in it under its hash
-or not at all.
+The cache is the folder named by DFDC_VIDEO_CACHE, or else ~/.cache/dfdc_video. Files are stored under their
+hash, and only if it is right.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def is_url(text: str | Path) -> bool:
 
 
 def find_weights(source: str | Path) -> Path | str:
-    """What MODEL.INIT_FROM names, found or fetched: the file of a path or of `URL#sha256=HEX`; `timm:NAME`
-    itself, now in timm's cache.
+    """Locate or download what MODEL.INIT_FROM names.
 
-    FileNotFoundError where there is no such file, with what to fetch and where to put it; ValueError for a
-    URL without or with a wrong hash and for a name that timm has no weights for.
+    Returns the file of a path or of `URL#sha256=HEX`, or `timm:NAME` itself, with its weights then in timm's
+    cache. FileNotFoundError if there is no such file, with what to download and where to put it; ValueError
+    for a URL with a missing or wrong hash and for a name without weights in timm.
     """
     if is_timm(source):
         timm_state(str(source))
@@ -47,7 +47,7 @@ def find_weights(source: str | Path) -> Path | str:
 
 
 def find_file(source: str | Path) -> Path:
-    """`find_weights` of a path or a URL."""
+    """`find_weights` for a path or a URL."""
     if is_url(source):
         url, _, fragment = str(source).partition("#")
         return resolve_weights(url, sha256=fragment.removeprefix("sha256="))
@@ -72,13 +72,14 @@ def find_file(source: str | Path) -> Path:
 
 
 def resolve_weights(url: str, *, sha256: str) -> Path:
-    """The file behind `url` (http, https or file) in the cache, fetched if need be; its content has the given
-    SHA-256 or it is refused.
+    """The cached file of `url` (http, https or file), downloaded if need be.
+
+    ValueError if its content does not have the given SHA-256, FileNotFoundError if the download fails.
     """
     scheme = urllib.parse.urlsplit(url).scheme
     if scheme not in SCHEMES:
         raise ValueError(
-            f"weights at {url}: cannot fetch by '{scheme}', expected a path or a URL with "
+            f"weights at {url}: cannot download by '{scheme}', expected a path or a URL with "
             f"{', '.join(SCHEMES)}"
         )
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
@@ -95,7 +96,7 @@ def resolve_weights(url: str, *, sha256: str) -> Path:
         found = file_sha256(target)
         if found != sha256:
             raise ValueError(
-                f"{target} was fetched from {url} but now has the SHA-256 {found}, expected {sha256}; "
+                f"{target} was downloaded from {url} but now has the SHA-256 {found}, expected {sha256}; "
                 "delete it and start again"
             )
         return target
@@ -112,7 +113,7 @@ def resolve_weights(url: str, *, sha256: str) -> Path:
 
 
 def _download(url: str, file: IO[bytes], target: Path) -> str:
-    """Copy what is behind `url` into an open file; its SHA-256."""
+    """Copy the content of `url` into an open file and return its SHA-256."""
     digest = hashlib.sha256()
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
@@ -128,7 +129,8 @@ def _download(url: str, file: IO[bytes], target: Path) -> str:
         cause = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
         reason = (str(cause).strip().splitlines() or [type(error).__name__])[0][:120]
         raise FileNotFoundError(
-            f"could not fetch {url} ({reason}); fetch it on a machine with a network and put it at {target}"
+            f"could not download {url} ({reason}); download it on a machine with a network and put it at "
+            f"{target}"
         ) from error
     return digest.hexdigest()
 

@@ -1,9 +1,8 @@
-"""Pretrained weights of timm by name, fetched by timm itself into the caches that it has them in: `timm:NAME`
-or `timm:NAME.TAG`.
+"""Pretrained weights of timm by name, `timm:NAME` or `timm:NAME.TAG`, downloaded by timm into its own caches.
 
-timm knows where weights lie and in which format, and its caches serve without a network. Its client for the
-hub asks again and again for most of a minute where there is none: here it is asked once whether anything
-answers, and otherwise looks into its cache only.
+timm knows location and format of its weights, and its caches work without a network. Its hub client retries
+for most of a minute if there is none, so we check once whether the server answers and otherwise let it look
+into its cache only.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from dfdc_video.registry import nearest
 
 PREFIX = "timm:"
 TIMEOUT_SECONDS = 5
-HUB_FILE = "model.safetensors"  # what the hub calls weights, where timm has no other name for them
+HUB_FILE = "model.safetensors"  # the hub's file name unless timm gives another
 
 
 def is_timm(source: str | Path) -> bool:
@@ -33,9 +32,7 @@ def is_timm(source: str | Path) -> bool:
 
 
 def backbone_config(backbone: str) -> PretrainedCfg:
-    """What timm knows of ARCHITECTURE or ARCHITECTURE.TAG; ValueError with the nearest names where it knows
-    none of that name.
-    """
+    """timm's entry for ARCHITECTURE or ARCHITECTURE.TAG; ValueError with the nearest if there is none."""
     architecture = backbone.split(".")[0]
     if not timm.is_model(architecture):
         raise ValueError(f"unknown timm backbone '{backbone}'; {_nearest(backbone, timm.list_models())}")
@@ -49,13 +46,12 @@ def backbone_config(backbone: str) -> PretrainedCfg:
 
 
 def find_timm(source: str) -> tuple[str, PretrainedCfg]:
-    """`timm:NAME` -> the full name, with the default tag where none was given, and what timm knows of these
-    weights.
+    """`timm:NAME` -> the full name (with the default tag if none is given) and timm's entry for it.
 
-    ValueError for an unknown name, with the nearest ones, and for one without pretrained weights.
+    ValueError for an unknown name, with the nearest ones, and for a name without pretrained weights.
     """
     name = source.removeprefix(PREFIX)
-    name = get_deprecated_models().get(name) or name  # what timm called it before it had tags
+    name = get_deprecated_models().get(name) or name  # names from before timm had tags
     known = timm.list_pretrained()
     without_tag = {full.split(".")[0] for full in known}
     if name in known or name in without_tag:
@@ -73,7 +69,7 @@ def find_timm(source: str) -> tuple[str, PretrainedCfg]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """`nearest`, without the thousands of names that timm knows where none is near."""
+    """`nearest`, but without listing timm's thousands of names if none is near."""
     tail = nearest(name, known)
     return (
         tail
@@ -85,23 +81,22 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def timm_state(
     source: str, size: tuple[int, int] | None = None
 ) -> tuple[dict[str, torch.Tensor], str, PretrainedCfg]:
-    """The state dict of `timm:NAME` by timm's names, with its classifier, its full name, and what timm knows
-    of it.
+    """The state dict of `timm:NAME` (timm's names, with classifier), its full name, and timm's entry.
 
-    Vision transformers get their position embeddings for images of `size` = (height, width) pixels,
-    interpolated by timm; without it they keep their own. ValueError for a name without weights,
-    FileNotFoundError with what to fetch and what to set where they cannot be had.
+    With `size` = (height, width) in pixels timm interpolates the position embeddings of vision transformers
+    to that size. ValueError for a name without weights; FileNotFoundError, with what to download and what to
+    set, if they are not available.
     """
     name, config = find_timm(source)
     options = {"img_size": size} if size and config.fixed_input_size else {}
-    # The weights that it starts with are replaced: they must not move what is drawn for other things.
+    # the network's initial weights are replaced: creating them must not advance the random generator
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return fetched(name, config, **options).state_dict(), name, config
 
 
 def fetched(name: str, config: PretrainedCfg, **options: Any) -> Any:
-    """timm's network with its pretrained weights; FileNotFoundError in one line where they can neither be
-    fetched nor read from a cache.
+    """timm's network with its pretrained weights; FileNotFoundError, on one line, if they can neither be
+    downloaded nor read from a cache.
     """
     with _cache_if_offline(config) as offline:
         try:
@@ -109,14 +104,14 @@ def fetched(name: str, config: PretrainedCfg, **options: Any) -> Any:
         except TypeError:
             raise  # a setting that the architecture does not take
         except Exception as error:  # a download fails with errors of four libraries
-            # What is missing because nothing answers is said by the hub in many words; a damaged file in the
-            # cache is another matter.
+            # without a network the hub's own message is long and unspecific; for a damaged file in the cache
+            # it is the right one
             words = offline if offline and isinstance(error, OSError) else str(error)
             reason = (words.strip().splitlines() or [type(error).__name__])[0][:120]
             raise FileNotFoundError(
-                f"the weights of timm's {name} could not be fetched or read ({reason}); "
-                f"fetch {weights_url(config)} on a machine with a network, put the file anywhere and set "
-                "MODEL.INIT_FROM to it"
+                f"the weights of timm's {name} could not be downloaded or read ({reason}); "
+                f"download {weights_url(config)} on a machine with a network and set MODEL.INIT_FROM to the "
+                "file"
             ) from error
 
 
@@ -125,7 +120,8 @@ def weights_url(config: PretrainedCfg) -> str:
         from huggingface_hub import constants
 
         repository, _, revision = config.hf_hub_id.partition("@")
-        return f"{constants.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{config.hf_hub_filename or HUB_FILE}"
+        file = config.hf_hub_filename or HUB_FILE
+        return f"{constants.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{file}"
     return (
         str(config.url if isinstance(config.url, str) else config.url[0])
         if config.url
@@ -135,8 +131,8 @@ def weights_url(config: PretrainedCfg) -> str:
 
 @contextmanager
 def _cache_if_offline(config: PretrainedCfg) -> Iterator[str]:
-    """Within, timm's downloads fail at once where nothing answers, after a look into their caches. Yields
-    why, '' where something does.
+    """Inside the block timm's downloads use their caches only if the server does not answer. Yields the
+    reason, or '' if it does.
     """
     from huggingface_hub import constants
 
@@ -144,7 +140,7 @@ def _cache_if_offline(config: PretrainedCfg) -> Iterator[str]:
     offline = "HF_HUB_OFFLINE is set" if before and config.hf_hub_id else _unreachable(weights_url(config))
     constants.HF_HUB_OFFLINE = before or bool(offline)
     if offline:
-        socket.setdefaulttimeout(TIMEOUT_SECONDS)  # torch's downloads have none of their own
+        socket.setdefaulttimeout(TIMEOUT_SECONDS)  # torch's downloads have no timeout of their own
     try:
         yield offline
     finally:
@@ -161,6 +157,6 @@ def _unreachable(url: str) -> str:
     except (OSError, ValueError) as error:
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLError):
-            return ""  # somebody is there; whom to trust is the client's business
+            return ""  # the server is there; certificates are the client's concern
         return (str(cause).strip().splitlines() or [type(error).__name__])[0][:120]
     return ""

@@ -1,8 +1,8 @@
-"""Weights of a checkpoint -> a model, with an account of every tensor: matched, left out or missing, and why.
+"""Load a checkpoint into a model and account for every tensor: matched, left out or missing, and why.
 
-Weights only (MODEL.INIT_FROM): optimiser, epoch and counters of a run are Lightning's business (`--resume`).
-Files are read with `weights_only`, so that a pickle cannot run code. What cannot be explained is an error,
-never a warning.
+Weights only (MODEL.INIT_FROM): optimiser, epoch and counters of a run are restored by Lightning (`--resume`).
+Files are read with `weights_only`, so that a pickle cannot execute code. A tensor that cannot be accounted
+for is an error, never a warning.
 """
 
 from __future__ import annotations
@@ -25,17 +25,13 @@ from dfdc_video.models.weights.unpickle import is_torch, read_caffe2
 
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 WRAPPED = re.compile("^(?:" + "|".join(map(re.escape, WRAPPERS)) + ")+")
-
-
 NO_HEAD = "the file has no head of this model (keep_head=True)"
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor. `left_out` are tensors of the file, `missing` tensors of the model, each
-    with its reason.
-
-    `notes` are what was computed on the way, and what else may change the outputs.
+    """What happened to every tensor. `left_out` are tensors of the file, `missing` tensors of the model, each
+    with the reason; `notes` name conversions and anything else that may change the outputs.
     """
 
     path: str
@@ -43,7 +39,7 @@ class LoadReport:
     matched: list[str]
     left_out: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    inflated: list[str] = field(default_factory=list)  # the matched ones that a temporal kernel was made of
+    inflated: list[str] = field(default_factory=list)  # matched and inflated to a temporal kernel
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -67,14 +63,15 @@ class LoadReport:
 def load_weights(model: VideoClassifier, path: str | Path, *, keep_head: bool = False) -> LoadReport:
     """Load the weights at `path` into `model`, in place.
 
-    Takes, from a path or `URL#sha256=HEX`, our checkpoints and state dicts of any family, state dicts of timm
-    (`.pth`, `.safetensors`), pytorchvideo's zoo (`.pyth`), PySlowFast's checkpoints (`.pyth`, and `.pkl` of
-    Caffe2), EfficientNets of efficientnet_pytorch and of NTech's DFDC solution; `timm:NAME` are timm's own
-    weights of that name. 2D weights of the same backbone become temporal kernels of EfficientNet-3D (divided
-    by the kernel length) and the backbone of a CNN-LSTM; MViT's position embeddings are interpolated for
-    clips of another size. Half and double precision become the model's. The head stays as it was initialised
-    unless `keep_head`, which then must fit. ValueError when the file is no checkpoint, one of another
-    architecture or one with NaN or infinity; the model is then unchanged.
+    `path` is a file, `URL#sha256=HEX`, or `timm:NAME` for timm's own weights of that name. Accepted are our
+    checkpoints and state dicts of any family, state dicts of timm (`.pth`, `.safetensors`), pytorchvideo's
+    zoo (`.pyth`), PySlowFast's checkpoints (`.pyth`, and `.pkl` of Caffe2), and EfficientNets of
+    efficientnet_pytorch and of NTech's DFDC solution. 2D weights of the same backbone are inflated to the
+    temporal kernels of EfficientNet-3D (divided by the kernel length) or become the backbone of a CNN-LSTM;
+    MViT's position embeddings are interpolated for clips of another size. Half and double precision are
+    converted to the model's. The head keeps its initialisation unless `keep_head`; then it must fit.
+    ValueError if the file is not a checkpoint, belongs to another architecture or contains NaN or infinity;
+    the model is then unchanged.
     """
     foreign: dict[str, str] = {}
     if is_timm(path):
@@ -107,7 +104,7 @@ def _from_timm(model: VideoClassifier, path: str) -> Converted:
 
 
 def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], str, dict[str, str]]:
-    """Tensors by name, the kind of file, and what of a training checkpoint is not the model (name -> reason)."""
+    """Tensors by name, the kind of file, and the tensors that are not of the model (name -> reason)."""
     path = find_file(path)
     if path.suffix == ".pkl" and not is_torch(path):
         return read_caffe2(path), CAFFE2, {}
@@ -149,49 +146,90 @@ def _read(path: Path) -> object:
         except Exception as error:  # its own error, or what a damaged header leads to
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
             raise ValueError(
-                f"{path} is no safetensors file or is damaged ({reason}); fetch it again"
+                f"{path} is no safetensors file or is damaged ({reason}); download it again"
             ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's message has many lines, and the names that it refused stand somewhere in them.
+        # torch's message has many lines, with the refused name somewhere among them
         if "Unsupported global" in str(error):
             raise ValueError(
-                f"{path} holds Python objects besides tensors: refused, nothing of it was run; save its "
+                f"{path} holds Python objects besides tensors: refused, no code was executed; save its "
                 "state dict alone"
             ) from error
-        raise ValueError(f"{path} is no torch checkpoint or is damaged; fetch or save it again") from error
-    except Exception as error:  # a damaged stream fails in any of the constructors that it calls, each with an error of its own
+        raise ValueError(f"{path} is no torch checkpoint or is damaged; download or save it again") from error
+    except Exception as error:  # damaged data can raise any error of the constructors that it calls
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
         raise ValueError(
-            f"{path} is no torch checkpoint or is damaged ({reason}); fetch or save it again"
+            f"{path} is no torch checkpoint or is damaged ({reason}); download or save it again"
         ) from error
 
 
 def _unwrapped(path: Path, state: Mapping) -> dict[str, Any]:
-    """Names without what DistributedDataParallel and torch.compile put before them, in any order."""
+    """Names without the prefixes of DistributedDataParallel and torch.compile, in any order."""
     result = {WRAPPED.sub("", str(name)): t for name, t in state.items()}
     if len(result) < len(state):
         raise ValueError(
-            f"{path} has tensors of one name with and without {' or '.join(WRAPPERS)} before it; save one "
-            "of the two models alone"
+            f"{path} has tensors of one name with and without the prefix {' or '.join(WRAPPERS)}; save one of "
+            "the two models only"
         )
     return result
 
 
 def _within(name: str, prefixes: Iterable[str]) -> str | None:
-    """The prefix, a whole module, that `name` lies in."""
+    """The prefix, a whole module name, that `name` is under; None if there is none."""
     return next((p for p in prefixes if name == p or name.startswith(p + ".")), None)
 
 
 def match(
     model: VideoClassifier, state: dict[str, torch.Tensor], *, path: str, source: str, keep_head: bool
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
-    """Pair the tensors of a file with those of a model, in the model's precision; ValueError when something
-    stays unexplained.
+    """Match the tensors of a file with those of a model, in the precision of the model; ValueError
+    if any tensor of either remains unexplained.
+    """
+    report = LoadReport(path, source, [])
+    loaded, unexplained = _take(model, state, report, keep_head=keep_head)
+    absent = {p for p in model.new_names if not any(_within(name, (p,)) for name in state)}
+    target = model.state_dict()
+    for name in target:
+        if name in loaded:
+            report.matched.append(name)
+        elif _within(name, model.head_names) and not (keep_head and name in state):
+            report.missing[name] = "classifier head, initialised anew"
+        elif _within(name, absent):
+            report.missing[name] = "the file has no such part, initialised anew"
+        elif name.endswith("num_batches_tracked") and name not in state:
+            report.missing[name] = "a counter that older checkpoints do not have"
+        elif name not in state:
+            unexplained.append(f"{name} is not in the file")
+    if keep_head and any(_within(name, model.head_names) for name in report.missing):
+        unexplained.append(NO_HEAD)
+    if unexplained:
+        body = [n for n in target if not _within(n, model.head_names) and not _within(n, absent)]
+        share = sum(n in loaded for n in body) / len(body)
+        problem = "is a checkpoint of another architecture" if share < 0.5 else "does not fit the model"
+        in_head = all(text == NO_HEAD or _within(text.split()[0], model.head_names) for text in unexplained)
+        more = f"; and {len(unexplained) - 3} more" if len(unexplained) > 3 else ""
+        advice = (
+            "set MODEL.KEEP_HEAD False to start with a new head"
+            if in_head
+            else "check MODEL.NAME and its settings"
+        )
+        raise ValueError(
+            f"{path} ({source}) {problem}: {len(report.matched)} of {len(target)} tensors match; "
+            f"{'; '.join(unexplained[:3])}{more}; {advice}"
+        )
+    _check_finite(loaded, path)
+    return loaded, report
+
+
+def _take(
+    model: VideoClassifier, state: dict[str, torch.Tensor], report: LoadReport, *, keep_head: bool
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors of a file that the model takes, and what is wrong with those that it cannot take;
+    the report gets those that are left out or inflated.
     """
     target = model.state_dict()
-    report = LoadReport(path, source, [])
     loaded: dict[str, torch.Tensor] = {}
     unexplained: list[str] = []
     for name, tensor in state.items():
@@ -213,43 +251,11 @@ def match(
             unexplained.append(
                 f"{name} has the shape {tuple(tensor.shape)}, expected {tuple(target[name].shape)}"
             )
-    absent = {p for p in model.new_names if not any(_within(name, (p,)) for name in state)}
-    for name in target:
-        if name in loaded:
-            report.matched.append(name)
-        elif _within(name, model.head_names) and not (keep_head and name in state):
-            report.missing[name] = "classifier head, initialised anew"
-        elif _within(name, absent):
-            report.missing[name] = "the file has no such part, initialised anew"
-        elif name.endswith("num_batches_tracked") and name not in state:
-            report.missing[name] = "a counter that older checkpoints do not have"
-        elif name not in state:
-            unexplained.append(f"{name} is not in the file")
-    if keep_head and any(_within(name, model.head_names) for name in report.missing):
-        unexplained.append(NO_HEAD)
-    if unexplained:
-        body = [n for n in target if not _within(n, model.head_names) and not _within(n, absent)]
-        share = sum(n in loaded for n in body) / len(body)
-        problem = "is a checkpoint of another architecture" if share < 0.5 else "does not fit the model"
-        in_head = all(text == NO_HEAD or _within(text.split()[0], model.head_names) for text in unexplained)
-        raise ValueError(
-            (
-                f"{path} ({source}) {problem}: {len(report.matched)} of {len(target)} tensors match; "
-                f"{'; '.join(unexplained[:3])}"
-            )
-            + (f"; and {len(unexplained) - 3} more" if len(unexplained) > 3 else "")
-            + (
-                "; set MODEL.KEEP_HEAD False to start with a new head"
-                if in_head
-                else "; check MODEL.NAME and its settings"
-            )
-        )
-    _check_finite(loaded, path)
-    return loaded, report
+    return loaded, unexplained
 
 
 def _not_weights(tensor: torch.Tensor, target: torch.Tensor) -> str:
-    """Why the numbers of a tensor cannot be those of `target`, or ''."""
+    """Why a tensor cannot provide the values of `target`, or ''."""
     if tensor.is_meta or tensor.layout != torch.strided:
         return (
             "holds no values"
@@ -272,9 +278,7 @@ def _check_finite(loaded: Mapping[str, torch.Tensor], path: str) -> None:
 
 
 def _inflate(tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
-    """A Conv2d weight as the (k, h, w) kernel of the same channels and area; None where the shapes say
-    something else.
-    """
+    """A Conv2d weight inflated to the (k, h, w) kernel `target`; None if the shapes do not allow it."""
     if (
         tensor.ndim == 4
         and target.ndim == 5

@@ -1,10 +1,9 @@
-"""Names of other people's networks: by what a tensor of ours is called in PySlowFast, in its Caffe2 files and
-in efficientnet_pytorch.
+"""Names of our tensors in PySlowFast, in its Caffe2 files and in efficientnet_pytorch.
 
-Each rule turns our names, as the model that is to be filled has them, into the other's. Read backwards it
-names a file's tensors, and a tensor that no name of the model leads to stays unexplained. Sources:
-PySlowFast's `video_model_builder.py`, `resnet_helper.py` and `c2_model_loading.py`; EfficientNet-PyTorch's
-`model.py`; the sequence model of NTech's DFDC solution.
+Each function maps the names of the model to be filled to those of the other program. The inverse map renames
+the tensors of a file; a tensor that is not in it remains unexplained. Sources: PySlowFast's
+`video_model_builder.py`, `resnet_helper.py` and `c2_model_loading.py`; EfficientNet-PyTorch's `model.py`; the
+sequence model of NTech's DFDC solution.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# Inside a residual block, behind "blocks.N.….res_blocks.M.": pytorchvideo -> PySlowFast.
+# pytorchvideo -> PySlowFast inside a residual block, after "blocks.N.….res_blocks.M."
 RESIDUAL = (
     (r"branch1_conv\.", "branch1."),
     (r"branch1_norm\.", "branch1_bn."),
@@ -22,8 +21,8 @@ RESIDUAL = (
     (r"branch2\.norm_([abc])\.", r"branch2.\1_bn."),
     (r"branch2\.conv_([abc])\.", r"branch2.\1."),
 )
-# Names that need no number of a stage. The library calls X3D's stem the other way round: its `conv_t` is the
-# one over space.
+# Names without a stage number. In X3D's stem the library has the two names swapped: its `conv_t` is the
+# spatial convolution.
 STEM = (
     (r"conv\.conv_t\.", "conv_xy."),
     (r"conv\.conv_xy\.", "conv."),
@@ -41,7 +40,7 @@ LEAF = r"(weight|bias|running_mean|running_var|num_batches_tracked)$"
 CAFFE2_NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
 CAFFE2_OTHER = {"weight": "w", "bias": "b"}
 
-# timm -> efficientnet_pytorch, outside the blocks and inside those that expand and that do not.
+# timm -> efficientnet_pytorch: outside the blocks, and in blocks with and without expansion
 EFFICIENTNET = (
     ("conv_stem", "_conv_stem"),
     ("bn1", "_bn0"),
@@ -69,11 +68,11 @@ def _first_match(rest: str, rules: Iterable[tuple[str, str]]) -> str | None:
 
 
 def pyslowfast_names(zoo_names: Iterable[str]) -> dict[str, str]:
-    """Name in pytorchvideo (`blocks.…`) -> name in PySlowFast, for SlowFast, Slow, C2D, I3D and X3D; others
-    have no entry.
+    """Name in pytorchvideo (`blocks.…`) -> name in PySlowFast, for SlowFast, Slow, C2D, I3D and X3D; other
+    tensors have no entry.
 
-    PySlowFast numbers the stages s1 (the stem) to s5 and calls a pathway `pathwayP`; pytorchvideo numbers all
-    blocks, pools without weights among them.
+    PySlowFast numbers the stages s1 (the stem) to s5 and names pathways `pathwayP`; pytorchvideo numbers all
+    blocks, including pooling without weights.
     """
     zoo_names = list(zoo_names)
     numbers = sorted({int(n.split(".")[1]) for n in zoo_names if re.match(r"blocks\.\d+\.", n)})
@@ -106,8 +105,8 @@ def pyslowfast_names(zoo_names: Iterable[str]) -> dict[str, str]:
 def caffe2_names(names: Iterable[str]) -> dict[str, str]:
     """Name in PySlowFast's `.pyth` -> name of the blob in its Caffe2 files, for SlowFast, Slow, C2D and I3D.
 
-    The fast pathway has the prefix `t_`; a fusion is called after the last block of the fast stage that it
-    stands behind. `riv` is the running variance. Counters of batches have no blob.
+    The fast pathway has the prefix `t_`; a fusion is named after the last block of the preceding fast stage.
+    `riv` is the running variance. Batch counters have no blob.
     """
     names = list(names)
     blocks = [re.match(r"(s\d+)\.pathway1_res(\d+)\.", n) for n in names]
@@ -139,10 +138,10 @@ def _caffe2_module(module: str, last: dict[str, int]) -> str:
 
 
 def efficientnet_names(timm_names: Iterable[str]) -> dict[str, list[str]]:
-    """Name in timm -> names in efficientnet_pytorch: a temporal expansion lies in a module of its own there
+    """Name in timm -> names in efficientnet_pytorch; a temporal expansion is in a module of its own there
     (`_expand_conv.conv`).
 
-    There the blocks are numbered through, here stage by stage.
+    efficientnet_pytorch numbers the blocks consecutively, timm per stage.
     """
     timm_names = list(timm_names)
     order: list[str] = []

@@ -1,6 +1,6 @@
-"""Caffe2 files of PySlowFast (`.pkl`): a pickle of arrays, read without running anything of it.
+"""Caffe2 files of PySlowFast (`.pkl`): a pickle of arrays, read without executing any of its code.
 
-A pickle is a program. Here it may build arrays of numbers and Python's own containers, strings and numbers,
+A pickle is a program. Here it may build numeric arrays and Python's built-in containers, strings and numbers,
 and call nothing else.
 """
 
@@ -20,7 +20,7 @@ NUMBERS = "fiub"  # kinds of dtype: an array of objects could hold anything
 
 
 class Refused(Exception):
-    """What a pickle asked for and does not get."""
+    """A pickle requested something that is not allowed."""
 
 
 def _dtype(*code: Any) -> np.dtype:
@@ -31,9 +31,7 @@ def _dtype(*code: Any) -> np.dtype:
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into the pickles of Python 2; one encoding only, since any other would import
-    its module.
-    """
+    """Bytes in protocol 2 pickles of Python 3; latin1 only, since other encodings would import modules."""
     if encoding != "latin1":
         raise Refused(f"bytes in {encoding}")
     return codecs.latin_1_encode(text)[0]
@@ -44,7 +42,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _bytes,
 }
-# before and since numpy 2: what its own arrays and scalars name
+# the functions that arrays and scalars are pickled with, before and since numpy 2
 for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
     ALLOWED |= {
         (core, "_reconstruct"): np.zeros(0).__reduce__()[0],
@@ -53,7 +51,7 @@ for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
 
 
 def is_torch(path: Path) -> bool:
-    """Whether a file is torch's, zipped or as before torch 1.6, whatever it is called."""
+    """Whether a file is in torch's zip format or in that before torch 1.6, judged by content, not by name."""
     with path.open("rb") as file:
         start = file.read(len(LEGACY_START))
     return start.startswith(b"PK") or start == LEGACY_START
@@ -70,23 +68,21 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def read_caffe2(path: Path) -> dict[str, torch.Tensor]:
-    """Name -> tensor of the `blobs` of a Caffe2 pickle, strings of Python 2 read as latin-1.
+    """Name -> tensor for the `blobs` of a Caffe2 pickle; Python 2 strings are read as latin-1.
 
-    ValueError where the file is damaged, holds anything but arrays of numbers, or no `blobs`; nothing of it
-    was run then.
+    ValueError if the file is damaged, contains anything but numeric arrays, or has no `blobs`; none of its
+    code has been executed then.
     """
     try:
         content = ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Refused as error:
         raise ValueError(
-            f"{path} is a pickle that asks for {error}: refused, nothing of it was run; expected arrays "
-            "of numbers only"
+            f"{path} is a pickle that asks for {error}: refused, no code was executed; expected numeric "
+            "arrays only"
         ) from error
-    except (
-        Exception
-    ) as error:  # a damaged stream fails in any of the constructors it calls, each with an error of its own
+    except Exception as error:  # damaged data can raise any error of the constructors that it calls
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:80]
-        raise ValueError(f"{path} is no pickle or is damaged ({reason}); fetch it again") from error
+        raise ValueError(f"{path} is no pickle or is damaged ({reason}); download it again") from error
     blobs = content.get("blobs") if isinstance(content, dict) else None
     if not isinstance(blobs, dict) or not blobs:
         raise ValueError(
@@ -100,10 +96,10 @@ def read_caffe2(path: Path) -> dict[str, torch.Tensor]:
     ]
     if strange:
         raise ValueError(
-            f"{path}: {', '.join(strange[:3])} among the blobs: no array of numbers; expected a Caffe2 "
+            f"{path}: {', '.join(strange[:3])} among the blobs: not a numeric array; expected a Caffe2 "
             "file of PySlowFast"
         )
-    # A copy, in the byte order of this machine.
+    # copies in native byte order
     return {
         name: torch.from_numpy(np.array(value, dtype=np.asarray(value).dtype.newbyteorder("=")))
         for name, value in blobs.items()

@@ -1,4 +1,4 @@
-"""Our networks as checkpoints of other programs."""
+"""Our networks as checkpoints for other programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from dfdc_video.models.weights.names import pyslowfast_names
 
 
 def save_pyslowfast(model: VideoClassifier, path: str | Path) -> Path:
-    """Write our SlowFast, Slow, C2D, I3D or X3D as a checkpoint that PySlowFast reads: `model_state` with its
-    names.
+    """Write a SlowFast, Slow, C2D, I3D or X3D as a checkpoint for PySlowFast: `model_state` with its names.
 
-    Head and batch statistics are in it; optimiser and epoch are not, so that PySlowFast starts from it and
-    does not resume. ValueError for a model that PySlowFast has no names for.
+    It contains head and batch statistics but no optimiser state and no epoch, so PySlowFast initialises from
+    it and does not resume. ValueError for other models.
     """
-    # a mask head is not theirs
+    # PySlowFast has no mask head
     state = {name: t for name, t in model.state_dict().items() if not name.startswith("mask_head.")}
     zoo = inner_names(model, ZOO_PREFIX)
     names = pyslowfast_names(zoo)
@@ -32,7 +31,7 @@ def save_pyslowfast(model: VideoClassifier, path: str | Path) -> Path:
     theirs = {names[name]: state[ZOO_PREFIX + name].detach().cpu().clone() for name in zoo}
     for name in [n for n in theirs if n.endswith(".branch1.weight")]:
         norm = name.removesuffix(".weight") + "_bn."
-        # one that changes nothing, where PySlowFast expects one: see fold_shortcut_norms in convert
+        # an identity norm where PySlowFast expects one: see _fold_shortcut_norms in convert
         if f"{norm}weight" not in theirs:
             ones = torch.ones(len(theirs[name]))
             theirs |= {

@@ -153,12 +153,13 @@ def test_pretrained_is_served_by_the_cache_too(cached):
 def test_without_network_and_cache_the_error_says_what_to_fetch_and_what_to_set(offline, load):
     with pytest.raises(
         FileNotFoundError,
-        match=r"could not be fetched .*no network here.*https://.*/timm/test_resnet\..*INIT_FROM",
+        match=r"could not be downloaded .*no network here.*https://.*/timm/test_resnet\..*INIT_FROM",
     ) as error:
         load("timm:test_resnet")
     assert "\n" not in str(error.value) and str(error.value).count("model.safetensors") == 1
     with pytest.raises(
-        ValueError, match=r"MODEL.PRETRAINED: .*no network here.*INIT_FROM to it, with MODEL.PRETRAINED False"
+        ValueError,
+        match=r"MODEL.PRETRAINED: .*no network here.*INIT_FROM to the file, with MODEL.PRETRAINED False",
     ) as error:
         make("frame", backbone="test_resnet", pretrained=True)
     assert "\n" not in str(error.value)
@@ -181,7 +182,7 @@ def test_a_damaged_file_in_the_cache_is_not_called_a_missing_network(cached, hub
         b"short"
     )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(FileNotFoundError, match=r"fetched or read \(.*header") as error:
+    with pytest.raises(FileNotFoundError, match=r"downloaded or read \(.*header") as error:
         find_weights("timm:test_resnet")
     assert "no network" not in str(error.value)
 

@@ -69,7 +69,7 @@ def test_hostile_caffe2_pickle_runs_nothing(tmp_path, where):
     }[where]
     for protocol in (0, 2, 4):
         path = caffe2_file(tmp_path, content, "evil.pkl", protocol)
-        refused(path, match=r"evil\.pkl is a pickle that asks for .*refused, nothing of it was run")
+        refused(path, match=r"evil\.pkl is a pickle that asks for .*refused, no code was executed")
         assert not trap.exists()
     if where in ("top", "nested"):
         pickle.loads(path.read_bytes())
@@ -220,5 +220,5 @@ def test_names_with_and_without_a_wrapper(tmp_path):
     state = frame().state_dict()
     refused(
         saved(tmp_path, state | {f"module.{name}": t for name, t in state.items()}),
-        match="of one name with and without module. or _orig_mod.",
+        match="of one name with and without the prefix module. or _orig_mod.",
     )

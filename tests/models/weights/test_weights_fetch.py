@@ -77,7 +77,7 @@ def test_wrong_hash_is_refused_and_not_kept(tmp_path, cache, server):
     "url", ["http://127.0.0.1:9/x.pyth", "http://no.such.host.invalid/x.pyth", "file:///no/such/x.pyth"]
 )
 def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(cache, url):
-    with pytest.raises(FileNotFoundError, match="could not fetch .*x.pyth.*put it at .*x.pyth") as error:
+    with pytest.raises(FileNotFoundError, match="could not download .*x.pyth.*put it at .*x.pyth") as error:
         find_weights(f"{url}#sha256={'a' * 64}")
     assert "\n" not in str(error.value) and not files_in(cache)
     target = cache / "weights" / ("a" * 16) / "x.pyth"
@@ -85,7 +85,7 @@ def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(cach
 
 
 def test_missing_page_is_an_error(cache, server):
-    with pytest.raises(FileNotFoundError, match=r"could not fetch .*404|could not fetch .*Not Found"):
+    with pytest.raises(FileNotFoundError, match=r"could not download .*404|could not download .*Not Found"):
         resolve_weights(f"{server[0]}/none.pth", sha256="a" * 64)
     assert not files_in(cache)
 
@@ -95,7 +95,7 @@ def test_missing_page_is_an_error(cache, server):
     [
         ("https://host/x.pyth", "expected 64 hex digits"),
         ("https://host/x.pyth#sha256=abc", "SHA-256 'abc', expected 64 hex digits"),
-        ("ftp://host/x.pyth#sha256=" + "a" * 64, "cannot fetch by 'ftp'"),
+        ("ftp://host/x.pyth#sha256=" + "a" * 64, "cannot download by 'ftp'"),
     ],
 )
 def test_bad_urls(cache, text, problem):
