@@ -170,8 +170,8 @@ def _unwrapped(path: Path, state: Mapping) -> dict[str, Any]:
     result = {WRAPPED.sub("", str(name)): t for name, t in state.items()}
     if len(result) < len(state):
         raise ValueError(
-            f"{path} has tensors of one name with and without the prefix {' or '.join(WRAPPERS)}; save one of "
-            "the two models only"
+            f"{path} has tensors of one name with and without the prefix {' or '.join(WRAPPERS)}; save one "
+            "of the two models only"
         )
     return result
 
