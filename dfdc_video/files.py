@@ -6,6 +6,7 @@ import errno
 import filecmp
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,7 +49,8 @@ def whole_file(path: Path, *, shared: bool = False, keep_suffix: bool = False) -
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file its name, or drop it where the file of that name holds the same bytes.
 
-    Bytes are on disk before the name is: after a power failure the file is the old one or the new one.
+    Bytes are on disk before the name is: after a power failure the file is the old one or the new one. A
+    finished folder of files takes the place of the folder of that name.
     """
     if (
         path.is_file()
@@ -57,6 +59,10 @@ def publish(temporary: Path, path: Path) -> None:
     ):
         temporary.unlink()
         return
+    if temporary.is_dir():
+        for file in temporary.iterdir():
+            _sync(file)
+        shutil.rmtree(path, ignore_errors=True)
     _sync(temporary)
     os.replace(temporary, path)
     with suppress(OSError):  # some network file systems cannot sync a folder

@@ -1,4 +1,4 @@
-"""Loaders of one prepared data set. Training can resume in the middle of an epoch; validation and test are
+"""Loaders of a prepared data set. Training can resume in the middle of an epoch; validation and test are
 deterministic.
 """
 
@@ -27,21 +27,22 @@ log = logging.getLogger(__name__)
 
 
 def one_thread(worker: int) -> None:
-    """Workers are the parallelism: more threads in each only fight for the same cores."""
+    """Workers are the parallelism: more threads in each would only compete for the same cores."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
 
 class ResumableLoader(DataLoader):
-    """Counts the batches that it has handed out. Lightning stores the count and, on resuming inside an epoch,
-    gives it back.
+    """Counts its batches. Lightning saves the count in checkpoints and restores it when a run resumes inside
+    an epoch.
 
-    A plain DataLoader starts the epoch's order anew there, and the run silently trains on the wrong clips.
+    A plain DataLoader would start the epoch from the beginning there, and the run would silently train on the
+    wrong clips.
     """
 
     def __init__(self, dataset: ClipDataset, batches: EpochBatches, **kwargs: Any) -> None:
-        # a generator of its own: the base class would draw a seed from the global one at every start and
-        # shift everything after it
+        # a generator of its own: the base class would take a seed from the global one at every start, which
+        # would change all random numbers after it
         super().__init__(
             dataset, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate, **kwargs
         )
@@ -49,8 +50,7 @@ class ResumableLoader(DataLoader):
         self.resume_at: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # a checkpoint after an epoch's last batch is resumed in the next epoch, which starts at its first
-        # batch
+        # a checkpoint after the last batch of an epoch resumes at the first batch of the next one
         state, self.resume_at = self.resume_at, {}
         first = state["handed_out"] if state.get("epoch") == self.batch_sampler.epoch else 0  # type: ignore[union-attr]
         self.batch_sampler.start = first  # type: ignore[union-attr]
@@ -89,16 +89,11 @@ class ClipData(L.LightningDataModule):
         from them.
         """
         super().__init__()
-        self.masks = masks
-        self.embeddings: Path | None = None  # folder of `embed`, from then on
+        self.embeddings: Path | None = None  # a folder, once `embed` has made it
         self.manifest, self.spec, self.sampler, self.augment = manifest, spec, sampler, augment
-        self.batch_size, self.test_batch_size, self.num_clips, self.seed = (
-            batch_size,
-            test_batch_size,
-            num_clips,
-            seed,
-        )
-        self.num_workers, self.decoder, self.cache = num_workers, decoder, cache
+        self.batch_size, self.test_batch_size = batch_size, test_batch_size
+        self.num_clips, self.seed, self.num_workers = num_clips, seed, num_workers
+        self.decoder, self.cache, self.masks = decoder, cache, masks
 
     def dataset(self, split: str) -> ClipDataset:
         """The clips of a split; ValueError where it has none or, for training, one class only."""
@@ -129,26 +124,25 @@ class ClipData(L.LightningDataModule):
                 "needs two"
             )
         if self.masks is not None and training:
-            fakes = [
-                known for known, label in zip(dataset.has_mask, dataset.tracks["label"], strict=True) if label
-            ]
-            if not any(fakes):
-                raise ValueError(
-                    f"{self.manifest.root} has no difference mask of any fake: prepare it with --masks, "
-                    "or set MASK.WEIGHT 0"
-                )
-            if not all(fakes):
-                log.warning(
-                    "%d of %d tracks of fakes have no difference mask: they teach their label alone",
-                    fakes.count(False),
-                    len(fakes),
-                )
+            self._check_masks(dataset)
         if dataset.num_short:
-            done = "left out" if self.spec.short == "drop" else f"filled by {self.spec.short}"
-            log.warning(
-                "%s: %d of %d tracks are shorter than a clip, %s", split, dataset.num_short, len(tracks), done
-            )
+            policy = "left out" if self.spec.short == "drop" else f"filled by {self.spec.short}"
+            counts = (dataset.num_short, len(tracks))
+            log.warning("%s: %d of %d tracks are shorter than a clip, %s", split, *counts, policy)
         return dataset
+
+    def _check_masks(self, dataset: ClipDataset) -> None:
+        """ValueError where no fake has a difference mask; a warning where some lack one."""
+        labels = dataset.tracks["label"]
+        fakes = [known for known, label in zip(dataset.has_mask, labels, strict=True) if label]
+        if not any(fakes):
+            raise ValueError(
+                f"{self.manifest.root} has no difference mask of any fake: prepare it with --masks, or set "
+                "MASK.WEIGHT 0"
+            )
+        if not all(fakes):
+            counts = (fakes.count(False), len(fakes))
+            log.warning("%d of %d tracks of fakes have no difference mask: classification loss only", *counts)
 
     def embed(
         self,
@@ -158,8 +152,8 @@ class ClipData(L.LightningDataModule):
         embed: Callable[[torch.Tensor], torch.Tensor],
         progress: Any = None,
     ) -> None:
-        """Compute what a frozen network says of every frame of these splits, once; clips are made of that
-        from then on.
+        """Compute the per-frame embeddings of a frozen network for these splits, once (see `embed_tracks`);
+        from then on clips consist of them.
         """
         tracks = pd.concat([self.manifest.tracks_of(split) for split in splits], ignore_index=True)
         read = partial(whole_track, height=self.spec.height, width=self.spec.width, decoder=self.decoder)
@@ -184,7 +178,7 @@ class ClipData(L.LightningDataModule):
         )
 
     def views(self, split: str) -> DataLoader:
-        """Every view of a split, in order."""
+        """A loader of every view of a split, in order."""
         dataset = self.dataset(split)
         return DataLoader(
             dataset,

@@ -1,15 +1,14 @@
-"""What a frozen network says of every frame, computed once: ROOT/cache/embeddings/<key>/<track_id>.npy, (N,
-D) float16 for N frames.
+"""Per-frame embeddings of a frozen network, computed once: ROOT/cache/embeddings/<key>/<track_id>.npy, (N, D)
+float16 for N frames.
 
-A model that learns only on top of it then reads some kilobytes a clip instead of decoding it and passing it
-through the network, so that an epoch takes seconds. The key names the network, its weights and the size of
-its input: another network has another folder.
+A model that is trained on top of them reads some kilobytes per clip instead of decoding it and running the
+network, so that an epoch takes seconds. The key names the network, its weights and the size of its input:
+every network has its own folder.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dfdc_video.files import whole_file
 from dfdc_video.media.reader import UnreadableVideo
 
 log = logging.getLogger(__name__)
@@ -25,19 +25,15 @@ FRAMES_AT_ONCE = 64
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """A `.npy` file, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as handle:
-            np.save(handle, array)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a `.npy` file, whole or not at all."""
+    with whole_file(path, shared=True) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+    path.touch()  # also where the array is the same: it is as new as the face video that it was made from
 
 
 def read_embeddings(folder: Path, track_id: str) -> np.ndarray:
-    """(N, D) float16 of a track, as a memory map. UnreadableVideo where its face video could not be read when
-    they were made.
+    """(N, D) float16 of a track, as a memory map. UnreadableVideo where there are none, since its face video
+    could not be read.
     """
     file = folder / f"{track_id}.npy"
     if not file.is_file():
@@ -46,8 +42,8 @@ def read_embeddings(folder: Path, track_id: str) -> np.ndarray:
 
 
 class TrackFrames(torch.utils.data.Dataset):
-    """Whole tracks, for loader workers: item n is (track_id, frames uint8 (C, N, H, W)) or (track_id, why it
-    cannot be read).
+    """Whole tracks, for loader workers: an item is (track_id, frames uint8 (C, N, H, W)) or (track_id, reason
+    why it cannot be read).
     """
 
     def __init__(self, rows: list[dict[str, Any]], read: Callable[[Path, int], np.ndarray]) -> None:
@@ -75,13 +71,13 @@ def embed_tracks(
     progress: Callable[[int, int], None] | None = None,
     **loader_settings: Any,
 ) -> Path:
-    """Make the embeddings of `tracks` (track_id, crop_path, num_frames) that are not there yet; the folder
-    that holds them.
+    """Compute the missing embeddings of `tracks` (track_id, crop_path, num_frames); returns their folder.
 
     `embed` maps uint8 (1, C, T, H, W) to (1, T, D), each frame by itself; `read(path, num_frames)` gives all
     frames of a face video at the size of the clip, in the workers of a loader with `loader_settings`. A file
-    that is older than its face video is made anew. Tracks that cannot be read are named in the log and have
-    no file. ValueError for embeddings that half precision cannot hold.
+    that is older than its face video is computed again. Tracks that cannot be read are logged and have no
+    file. `progress` is called with (tracks done, tracks to do). ValueError for embeddings that exceed half
+    precision.
     """
     folder = Path(root) / "cache" / "embeddings" / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,12 +91,12 @@ def embed_tracks(
         if isinstance(frames, str):
             log.warning("track %s cannot be read and has no embeddings: %s", track_id, frames)
         else:
-            parts = [embed(part)[0].float().cpu() for part in frames[None].split(FRAMES_AT_ONCE, dim=2)]
-            array = torch.cat(parts).to(torch.float16)
+            chunks = frames[None].split(FRAMES_AT_ONCE, dim=2)
+            array = torch.cat([embed(chunk)[0].float().cpu() for chunk in chunks]).to(torch.float16)
             if not array.isfinite().all():
                 raise ValueError(
-                    f"the frozen network gives track {track_id} embeddings beyond half precision: load "
-                    "its weights (MODEL.INIT_FROM)"
+                    f"embeddings of track {track_id} exceed half precision: load the weights of the frozen "
+                    "network (MODEL.INIT_FROM)"
                 )
             write_array(folder / f"{track_id}.npy", array.numpy())
         if progress:

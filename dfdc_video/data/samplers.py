@@ -1,8 +1,8 @@
-"""In which order tracks are trained on. A batch sampler yields lists of (track index, sample seed).
+"""The order of tracks in training. A batch sampler yields lists of (track index, sample seed).
 
 The order is a function of (seed, epoch) alone and can start at any batch, so that a run that resumes in the
-middle of an epoch sees what it would have seen; the sample seed decides clip start and augmentation, so that
-they do not depend on the number of workers.
+middle of an epoch continues as if it had not stopped. The sample seed decides clip start and augmentation, so
+that they do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Sample = tuple[int, int]  # track index, sample seed
 
 
 class EpochBatches:
-    """Base of the samplers. Subclasses give `units(rng)`: the epoch's units, each a list of samples that stay
-    in one batch.
+    """Base of the samplers. Subclasses define `units(rng)`: the units of an epoch, each a list of track
+    indices that stay in one batch.
     """
 
     unit_size = 1
@@ -27,15 +27,15 @@ class EpochBatches:
     def __init__(
         self, tracks: pd.DataFrame, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        """`tracks` as Manifest.tracks_of gives them (video_id, source_id, label, track_id); batches of about
-        `batch_size` clips.
+        """`tracks` has the columns video_id, source_id, label, track_id; a batch has about `batch_size`
+        clips.
         """
         self.tracks = tracks
         self.units_per_batch = max(1, batch_size // self.unit_size)
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self.start = 0  # first batch of the next iteration; the loader sets it when a run resumes
-        self.sampler = self  # where Lightning looks for set_epoch
+        self.sampler = self  # Lightning calls set_epoch of this attribute
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -56,7 +56,7 @@ class EpochBatches:
         assert len(units) == self.num_units(), (len(units), self.num_units())
         seeds = rng.integers(0, 2**31 - 1, size=len(units)).tolist()
         order = list(range(len(units)))
-        # every process takes the same number of steps, or DDP hangs
+        # every process must take the same number of steps, or DDP hangs
         order += order[: -len(order) % self.world_size]
         mine = order[self.rank :: self.world_size]
         first, self.start = self.start, 0
@@ -75,28 +75,30 @@ class Shuffle(EpochBatches):
 
 @SAMPLERS.register(name="balanced")
 class Balanced(EpochBatches):
-    """As many tracks of every class; an epoch is as long as the data set. A class repeats only once all of it
-    was used.
+    """Equally many tracks of every class; an epoch has as many tracks as the data set.
+
+    Tracks of a class repeat only after all of them were used.
     """
 
     def units(self, rng: np.random.Generator) -> list[list[int]]:
         labels = self.tracks["label"].to_numpy()
         classes = np.unique(labels)
         share = -(-len(labels) // len(classes))
-        drawn = []
+        sampled = []
         for value in classes:
             members = np.flatnonzero(labels == value)
             rounds = [rng.permutation(members) for _ in range(-(-share // len(members)))]
-            drawn.append(np.concatenate(rounds)[:share])
+            sampled.append(np.concatenate(rounds)[:share])
         # classes alternate, so that every batch is balanced, not only the epoch
-        mixed = np.stack(drawn, axis=1).ravel()[: len(labels)]
+        mixed = np.stack(sampled, axis=1).ravel()[: len(labels)]
         return [[int(i)] for i in mixed]
 
 
 @SAMPLERS.register(name="pairs")
 class Pairs(EpochBatches):
-    """Every original with one random fake of it, at the same frames and with the same augmentation (Selim
-    2020, NTech 2020).
+    """Every original with one random fake of it: same frames, same augmentation.
+
+    As in the recipes of Selim (2020) and NTech (2020).
     """
 
     unit_size = 2
@@ -105,20 +107,16 @@ class Pairs(EpochBatches):
         self, tracks: pd.DataFrame, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
         super().__init__(tracks, batch_size, seed, rank, world_size)
-        real = {
-            (v, t.removeprefix(v)): i
-            for i, (v, t) in enumerate(zip(tracks["video_id"], tracks["track_id"], strict=True))
-        }
+        ids = list(zip(tracks["source_id"], tracks["video_id"], tracks["track_id"], strict=True))
+        by_place = {(video, track.removeprefix(video)): i for i, (_, video, track) in enumerate(ids)}
         fakes: dict[int, list[int]] = {}
-        for i, (source, video, track) in enumerate(
-            zip(tracks["source_id"], tracks["video_id"], tracks["track_id"], strict=True)
-        ):
-            original = real.get((source, track.removeprefix(video))) if source else None
+        for i, (source, video, track) in enumerate(ids):
+            original = by_place.get((source, track.removeprefix(video))) if source else None
             if original is not None:
                 fakes.setdefault(original, []).append(i)
         if not fakes:
             raise ValueError(
-                "SAMPLER.NAME pairs: no fake of this split has its original's track beside it; use "
+                "SAMPLER.NAME pairs: this split has no fake together with its original's track; use "
                 "balanced or shuffle"
             )
         self.fakes = dict(sorted(fakes.items()))

@@ -1,4 +1,4 @@
-"""Which frames make a clip: index arithmetic over time stamps, apart from decoding.
+"""Which frames make up a clip: index arithmetic over time stamps, separate from decoding.
 
 A clip is `num_frames` frames at a spacing in seconds (so that 24, 25, 30 and variable frame rates mean the
 same) or in source frames.
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Frames, spacing and size of what a model sees. `stride_frames` above 0 takes precedence over
+    """Number of frames, spacing and size of a model's input. `stride_frames` above 0 takes precedence over
     `stride_seconds`.
     """
 
@@ -22,21 +22,19 @@ class ClipSpec:
     stride_frames: int
     height: int
     width: int
-    short: str  # what to do with a track shorter than the clip: repeat_last, loop, drop
+    short: str  # policy for tracks shorter than the clip: repeat_last, loop, drop
 
     def policy(self, *, num_clips: int) -> dict[str, float | int | str]:
-        """What must be equal for two runs to have seen the same frames of a video."""
-        stride = (
-            {"stride_frames": self.stride_frames}
-            if self.stride_frames
-            else {"stride_seconds": round(self.stride_seconds, 6)}
-        )
+        """The settings that two runs must share to have seen the same frames of a video."""
+        stride: dict[str, float | int] = {"stride_seconds": round(self.stride_seconds, 6)}
+        if self.stride_frames:
+            stride = {"stride_frames": self.stride_frames}
         return {"num_frames": self.num_frames, **stride, "short": self.short, "num_clips": num_clips}
 
 
 def _times(timestamps: np.ndarray, spec: ClipSpec) -> tuple[np.ndarray, float, float]:
-    """The axis on which the clip is spaced (seconds or frame numbers), its stride, and half a frame on it as
-    tolerance.
+    """The axis along which frames are spaced (seconds or frame numbers), the stride on it, and half a frame
+    as tolerance.
     """
     if spec.stride_frames:
         return np.arange(len(timestamps), dtype=np.float64), float(spec.stride_frames), 0.0
@@ -52,29 +50,28 @@ def last_start(timestamps: np.ndarray, spec: ClipSpec) -> int:
 
 
 def clip_indices(timestamps: np.ndarray, start: int, spec: ClipSpec) -> np.ndarray:
-    """(num_frames,) frame indices of the clip that starts at frame `start`: the frame nearest in time to
-    every wanted instant.
+    """(num_frames,) frame indices of the clip that starts at frame `start`: the frames nearest in time to
+    evenly spaced instants.
 
-    Past the end of a short track, `repeat_last` holds the last frame and `loop` starts over.
+    Past the end of a short track, `repeat_last` repeats the last frame and `loop` starts over.
     """
     assert 0 <= start < len(timestamps), (start, len(timestamps))
     axis, stride, tolerance = _times(timestamps, spec)
     wanted = axis[start] + stride * np.arange(spec.num_frames)
     if spec.short == "loop":
         period = axis[-1] - axis[0] + max(2 * tolerance, 1.0 if spec.stride_frames else 0.0)
-        beyond = wanted > axis[-1] + tolerance
-        wanted = (
-            np.where(beyond, axis[0] + (wanted - axis[0]) % period, wanted)
-            if period > 0
-            else np.full_like(wanted, axis[0])
-        )
+        if period > 0:
+            beyond = wanted > axis[-1] + tolerance
+            wanted = np.where(beyond, axis[0] + (wanted - axis[0]) % period, wanted)
+        else:
+            wanted = np.full_like(wanted, axis[0])
     right = np.clip(np.searchsorted(axis, wanted - 1e-9), 0, len(axis) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(np.abs(axis[left] - wanted) <= np.abs(axis[right] - wanted), left, right)
 
 
 def random_start(timestamps: np.ndarray, spec: ClipSpec, rng: np.random.Generator) -> int:
-    """A start drawn uniformly among those that hold a whole clip; 0 for a short track."""
+    """A random start, uniform over those with a whole clip; 0 for a short track."""
     return int(rng.integers(0, max(last_start(timestamps, spec), 0) + 1))
 
 

@@ -1,9 +1,10 @@
 """Augmentation of a whole clip: every frame of a clip gets the same parameters.
 
 An augmentation takes uint8 frames (T, C, H, W) and the mask (T, H, W) of their altered pixels, or None, and
-returns both: the mask is cut and mirrored as the frames are, and its values stay. It draws from torch's
-global generator, which the data set seeds with the sample's own seed, so that the members of a real/fake pair
-are altered alike and the result does not depend on workers.
+returns both: the mask is cropped and mirrored like the frames, its values stay. Random numbers come from
+torch's global generator, which the data set seeds with the sample's seed, so that both videos of a real/fake
+pair are augmented alike and the result does not depend on workers. A new augmentation is one more file in
+this folder that registers itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Augmentation = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor,
 
 @AUGMENTATIONS.register(name="none")
 def none() -> Augmentation | None:
-    """Frames as they are."""
+    """No augmentation."""
     return None
 
 
@@ -34,13 +35,14 @@ def basic(
     contrast: float = 0.1,
     saturation: float = 0.1,
 ) -> Augmentation:
-    """Horizontal flip, random crop of at least `crop_scale` of the area (aspect kept within 5 %), light
-    colour changes.
+    """Horizontal flip, random crop, slight changes of colour.
+
+    The crop has at least `crop_scale` of the area, and an aspect ratio within 5 % of the frame's.
     """
     for name, value in (("flip", flip), ("crop_scale", crop_scale)):
         if not 0 <= value <= 1:
             raise ValueError(f"AUGMENT.{name.upper()} = {value}: expected 0 to 1")
-    # without hue, which costs as much as everything else together
+    # without hue, which takes as long as everything else together
     colour = v2.ColorJitter(brightness, contrast, saturation)
 
     def augment(
@@ -49,16 +51,14 @@ def basic(
         size = tuple(frames.shape[-2:])
         steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip(flip), colour]
         if crop_scale < 1:
-            ratio = size[1] / size[0]
-            steps.insert(
-                0,
-                v2.RandomResizedCrop(
-                    size, scale=(crop_scale, 1.0), ratio=(0.95 * ratio, 1.05 * ratio), antialias=True
-                ),
-            )
-        both = (tv_tensors.Video(frames), None if mask is None else tv_tensors.Mask(mask))
+            aspect = size[1] / size[0]
+            ratio = (0.95 * aspect, 1.05 * aspect)
+            steps.insert(0, v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=ratio, antialias=True))
+        video: torch.Tensor = tv_tensors.Video(frames)
+        altered = None if mask is None else tv_tensors.Mask(mask)
         for step in steps:
-            both = step(*both)
-        return both[0].as_subclass(torch.Tensor), None if mask is None else both[1].as_subclass(torch.Tensor)  # type: ignore[union-attr]
+            video, altered = step(video, altered)
+        plain = None if altered is None else altered.as_subclass(torch.Tensor)
+        return video.as_subclass(torch.Tensor), plain
 
     return augment

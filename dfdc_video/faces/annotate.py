@@ -1,16 +1,17 @@
-"""On demand, beside the face videos of one video: landmarks of every frame, and where a fake differs from its
-original.
+"""Optional annotations beside the face videos of one video: landmarks of every frame, and a mask of the
+pixels in which a fake differs from its original.
 
-    tracks/<video_id>/<track_id>_landmarks.npz   points (N, 468, 3) float16 in pixels of the face video, found (N,) bool
-    tracks/<video_id>/<track_id>_mask.mp4        grey video of the differences, lossless; a folder of PNG files where the face video is one
+    tracks/<video_id>/<track_id>_landmarks.npz    points (N, 468, 3) float16 in pixels of the face video,
+                                                  found (N,) bool
+    tracks/<video_id>/<track_id>_mask.mp4         lossless grey video of the differences; a folder of PNG
+                                                  files where the face video is one
 
-Both count frames as the face video does. `load_landmarks`, `load_mask`, `face_hull` and `GROUPS` are for
+Both have the frames of the face video. `load_landmarks`, `load_mask`, `face_hull` and `GROUPS` are for
 training and need no mediapipe.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,62 +21,35 @@ import cv2
 import numpy as np
 
 from dfdc_video.faces.detect import quiet_stderr
+from dfdc_video.files import whole_file
 from dfdc_video.folders.prepared import landmarks_path, mask_path
 from dfdc_video.media.reader import FULL, SMPTE170M, iter_frames
 from dfdc_video.media.writer import VideoWriter
 from dfdc_video.records import Track
 
 NUM_POINTS = 468
-UNSPECIFIED = 2  # FFmpeg's word for colour primaries and transfer that nobody needs
+UNSPECIFIED = 2  # FFmpeg's value for colour primaries and transfer that do not matter
 # at 256 pixels: blur of the frames against the codec's noise, and of their difference into regions
 NOISE_PX, SPREAD_PX = 1.0, 2.0
-GROUPS = {  # indices of mediapipe's face mesh; right and left are those of the person that is seen
+GROUPS = {  # indices of mediapipe's face mesh; right and left from the subject's view
     "right_eye": (7, 33, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173, 246),
     "left_eye": (249, 263, 362, 373, 374, 380, 381, 382, 384, 385, 386, 387, 388, 390, 398, 466),
     "mouth": (
-        0,
-        13,
-        14,
-        17,
-        37,
-        39,
-        40,
-        61,
-        78,
-        80,
-        81,
-        82,
-        84,
-        87,
-        88,
-        91,
-        95,
-        146,
-        178,
-        181,
-        185,
-        191,
-        267,
-        269,
-        270,
-        291,
-        308,
-        310,
-        311,
-    )
-    + (312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415),
+        *(0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191),
+        *(267, 269, 270, 291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415),
+    ),
 }
 
 
 def annotate(
     out: Path, tracks: Sequence[Track], originals: Sequence[Track] | None, *, landmarks: bool, masks: bool
 ) -> None:
-    """Write what is asked for beside the face videos of `tracks`, whole or not at all. Call it in a spawned
+    """Write landmarks or masks beside the face videos of `tracks`, whole or not at all. Call it in a spawned
     worker (see `detect`).
 
-    `originals` are the tracks of the original that an aligned fake took its boxes from; without them there is
-    no mask. Raises ValueError where a fake's track is none of its original's, UnreadableVideo, and OSError
-    where the disk is full.
+    `originals` are the tracks of the original from which an aligned fake took its boxes; without them there
+    is no mask. Raises ValueError where a track of the fake has no counterpart in the original,
+    UnreadableVideo, and OSError where the disk is full.
     """
     out = Path(out)
     of_original = {(t.start_frame, t.num_frames, t.crop_box_px): t for t in originals or ()}
@@ -108,10 +82,10 @@ def _mesh() -> Any:
 
 
 def find_landmarks(path: Path, mesh: Any) -> np.ndarray:
-    """(N, 468, 3) float32 points of one face on each frame of a face video: x, y in its pixels, depth on the
-    same scale; NaN where none is found.
+    """(N, 468, 3) float32: points of one face on each frame of a face video; x, y in its pixels, depth on the
+    same scale, NaN where no face is found.
 
-    `mesh` follows the face from frame to frame, so that points do not tremble; it forgets the video before.
+    `mesh` tracks the face from frame to frame, so that points do not jitter; it is reset for every video.
     """
     with quiet_stderr():
         mesh.reset()
@@ -129,18 +103,12 @@ def _points(mesh: Any, frame: np.ndarray) -> np.ndarray:
 
 
 def write_landmarks(path: Path, points: np.ndarray) -> None:
-    """Half precision: an eighth of a pixel where coordinates are 128 to 256, below what the mesh itself
-    trembles.
+    """Write points (N, 468, 3) in half precision: an eighth of a pixel for coordinates from 128 to 256, less
+    than the jitter of the mesh.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file, points=points.astype(np.float16), found=np.isfinite(points).all(axis=(1, 2))
-            )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    found = np.isfinite(points).all(axis=(1, 2))
+    with whole_file(path, shared=True) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, points=points.astype(np.float16), found=found)
 
 
 def load_landmarks(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -154,12 +122,12 @@ def load_landmarks(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path, allow_pickle=False) as table:
             return table["points"].astype(np.float32), table["found"]
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ValueError(f"{path}: expected the points and found of `prepare`: {error}") from error
+        raise ValueError(f"{path}: expected the arrays points and found of `prepare`: {error}") from error
 
 
 def face_hull(points: np.ndarray, size: int) -> np.ndarray:
-    """(size, size) bool: the convex hull of points (P, 2 or 3) in pixels, such as a frame's landmarks or a
-    group of them; empty without any.
+    """(size, size) bool: the convex hull of points (P, 2 or 3) in pixels, such as the landmarks of a frame or
+    a group of them; all False without points.
     """
     mask: np.ndarray = np.zeros((size, size), dtype=np.uint8)
     known = np.asarray(points, dtype=np.float32)[:, :2]
@@ -170,10 +138,10 @@ def face_hull(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def difference(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """(H, W) uint8: by how much two frames (H, W, 3) uint8 differ, in the colour channel where it is most.
+    """(H, W) uint8: the difference of two frames (H, W, 3) uint8, in the colour channel with the largest.
 
-    Both are blurred by a pixel first, which takes half of the codec's noise away, and the difference by two,
-    so that altered texture, whose signs alternate, is a region and no speckle.
+    Both are blurred by a pixel first, which removes half of the codec's noise, and the difference by two, so
+    that altered texture, whose signs alternate, becomes a region and not speckle.
     """
     scale = len(fake) / 256
     change = cv2.GaussianBlur(fake.astype(np.float32) - real, (0, 0), max(0.3, NOISE_PX * scale))
@@ -182,23 +150,22 @@ def difference(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def write_mask(path: Path, fake: Path, real: Path, *, fps: float) -> None:
-    """The difference of two face videos, frame by frame, as a lossless grey video (or folder, where `path`
-    has no suffix).
+    """Write the difference of two face videos, frame by frame, as a lossless grey video (a folder of PNG
+    files where `path` has no suffix).
     """
     kind = "lossless" if path.suffix else "png"
     with VideoWriter(path, fps=fps, format=kind, color=(SMPTE170M, FULL, UNSPECIFIED, UNSPECIFIED)) as writer:
         for ours, theirs in zip(iter_frames(fake), iter_frames(real), strict=True):
             grey = difference(ours, theirs)
-            writer.add_planes(
-                np.concatenate((grey, np.full((len(grey) // 2, len(grey)), 128, dtype=np.uint8)))
-            )
+            neutral = np.full((len(grey) // 2, len(grey)), 128, dtype=np.uint8)
+            writer.add_planes(np.concatenate((grey, neutral)))
 
 
 def load_mask(path: str | Path, threshold: float = 5.0) -> np.ndarray:
     """(N, H, W) bool: the altered pixels, those that differ by `threshold` levels of 255 or more.
 
-    5 suits face videos of little compression; raise it where real and fake were compressed hard and apart
-    from each other.
+    5 suits lightly compressed face videos; raise it where real and fake were strongly compressed, each for
+    itself.
     """
     if not Path(path).exists():
         raise FileNotFoundError(

@@ -1,5 +1,5 @@
-"""Boxes -> square crops. One fixed box per segment, the default, keeps the motion of the face and adds none
-of the detector's.
+"""Boxes -> square crops. One fixed box per segment, the default, keeps the motion of the face and adds no
+jitter of the detector.
 
 Crops are cut from the Y, U and V planes of 4:2:0 video, so that nothing is converted to RGB and back.
 """
@@ -15,10 +15,11 @@ import numpy as np
 from dfdc_video.faces.track import Tracklet
 
 CROPS = ("fixed", "smoothed", "aligned")
-# between the eyes, and from them to the middle, in sides of BlazeFace's box: medians of 47 real faces
+# distance between the eyes, and from them down to the middle, as shares of the side of BlazeFace's box:
+# medians of 47 real faces
 EYE_DISTANCE, EYE_HEIGHT = 0.36, 0.19
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y (H, W), U and V (H / 2, W / 2), uint8
-MAX_GROWTH = 2.0  # a segment's box may be this many times the box that its smaller faces need
+MAX_GROWTH = 2.0  # a segment's box may be this many times as large as its smaller faces need
 
 
 def face_sizes(boxes_px: np.ndarray) -> np.ndarray:
@@ -27,22 +28,22 @@ def face_sizes(boxes_px: np.ndarray) -> np.ndarray:
 
 
 def _side(low: np.ndarray, high: np.ndarray, size: float, margin: float) -> np.ndarray:
-    """Side of the square over a union of boxes, with the border that `margin` gives a face of `size` that
-    does not move.
+    """Side of the square over a union of boxes, with the border that `margin` gives to a face of `size` at
+    rest.
     """
     return (high - low).max(axis=-1) + (margin - 1) * size
 
 
 def crop_box(boxes_px: np.ndarray, *, margin: float) -> tuple[int, int, int, int]:
-    """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4); `margin` times the face for a
-    face that stands still.
+    """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4); for a face at rest, `margin`
+    times the face.
 
-    Its corner is even, as 4:2:0 colour wants it. It may reach over the frame's edge: see `cut_planes`.
+    Its corner is even, as 4:2:0 colour requires. It may reach over the frame's edge: see `cut_planes`.
     """
     boxes_px = np.asarray(boxes_px, dtype=np.float64)
     low, high = boxes_px[:, :2].min(axis=0), boxes_px[:, 2:].max(axis=0)
     exact = float(_side(low, high, float(np.median(face_sizes(boxes_px))), margin))
-    # rounded: what is over by float's error alone does not count
+    # rounded, so that an excess from floating-point error alone does not count
     side = max(2, int(np.ceil(round(exact / 2, 3))) * 2)
     x0, y0 = (2 * int(round(v)) for v in ((low + high) / 2 - side / 2) / 2)
     return x0, y0, x0 + side, y0 + side
@@ -51,11 +52,11 @@ def crop_box(boxes_px: np.ndarray, *, margin: float) -> tuple[int, int, int, int
 def split_track(
     track: Tracklet, *, margin: float, min_frames: int, max_growth: float = MAX_GROWTH
 ) -> list[Tracklet]:
-    """Cut a track whose face moves or grows so much that one fixed box would show it small.
+    """Divide a track whose face moves or grows so much that it would be small in one fixed box.
 
-    While the box over a piece is more than `max_growth` times the box of one of its smaller faces (the lower
-    quartile), the piece is divided where the larger of the two new boxes is smallest. Pieces are never
-    shorter than `min_frames`, so a very fast move may stay in one large box.
+    While the box over a segment is more than `max_growth` times the box of one of its smaller faces (the
+    lower quartile), the segment is divided where the larger of the two new boxes is smallest. Segments are
+    never shorter than `min_frames`, so that a very fast motion may stay in one large box.
     """
     boxes, sizes = track.boxes_px, face_sizes(track.boxes_px)
     size = float(np.median(sizes))
@@ -64,24 +65,18 @@ def split_track(
     if whole <= max_growth * margin * float(np.quantile(sizes, 0.25)) or not len(at):
         return [track]
     low, high = np.minimum.accumulate(boxes[:, :2]), np.maximum.accumulate(boxes[:, 2:])
-    low_after, high_after = (
-        np.minimum.accumulate(boxes[::-1, :2])[::-1],
-        np.maximum.accumulate(boxes[::-1, 2:])[::-1],
-    )
-    sides = np.maximum(
-        _side(low[at - 1], high[at - 1], size, margin), _side(low_after[at], high_after[at], size, margin)
-    )
-    best = int(at[sides.argmin()])
-    pieces = (
-        replace(track, boxes_px=boxes[:best], eyes_px=track.eyes_px[:best]),
-        replace(
-            track, start_frame=track.start_frame + best, boxes_px=boxes[best:], eyes_px=track.eyes_px[best:]
-        ),
-    )
+    low_after = np.minimum.accumulate(boxes[::-1, :2])[::-1]
+    high_after = np.maximum.accumulate(boxes[::-1, 2:])[::-1]
+    before = _side(low[at - 1], high[at - 1], size, margin)
+    after = _side(low_after[at], high_after[at], size, margin)
+    best = int(at[np.maximum(before, after).argmin()])
+    first = replace(track, boxes_px=boxes[:best], eyes_px=track.eyes_px[:best])
+    start = track.start_frame + best
+    second = replace(track, start_frame=start, boxes_px=boxes[best:], eyes_px=track.eyes_px[best:])
     return [
-        part
-        for piece in pieces
-        for part in split_track(piece, margin=margin, min_frames=min_frames, max_growth=max_growth)
+        segment
+        for half in (first, second)
+        for segment in split_track(half, margin=margin, min_frames=min_frames, max_growth=max_growth)
     ]
 
 
@@ -92,8 +87,8 @@ def _check_inside(box: Sequence[int], width: int, height: int) -> None:
 
 
 def _cut_into(target: np.ndarray, plane: np.ndarray, x0: int, y0: int) -> None:
-    """Fill `target` with the part of a plane from (x0, y0) on; what lies outside of the plane repeats its
-    edge.
+    """Fill `target` with the region of a plane that starts at (x0, y0); pixels outside of the plane repeat
+    its edge.
     """
     (rows, columns), (height, width) = target.shape, plane.shape
     top, left = max(-y0, 0), max(-x0, 0)
@@ -112,31 +107,30 @@ def _empty(side: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def cut_planes(planes: Planes, box: Sequence[int]) -> np.ndarray:
-    """The square of even side in an even `box` of the Y, U and V planes of 4:2:0, as one array (side * 3 / 2,
-    side).
+    """The even `box` of the Y, U and V planes of 4:2:0 as one array (side * 3 / 2, side) uint8.
 
-    What lies outside the frame repeats its edge: black bars would be a sharp line that a network can learn
+    Pixels outside of the frame repeat its edge: black bars would be a sharp line that a network can learn
     from.
     """
     assert not any(c % 2 for c in box), box
     _check_inside(box, planes[0].shape[1], planes[0].shape[0])
     picture, targets = _empty(box[2] - box[0])
-    for target, plane, part in zip(targets, planes, (1, 2, 2), strict=True):
-        _cut_into(target, plane, box[0] // part, box[1] // part)
+    for target, plane, subsampling in zip(targets, planes, (1, 2, 2), strict=True):
+        _cut_into(target, plane, box[0] // subsampling, box[1] // subsampling)
     return picture
 
 
 def eye_transform(eyes_px: np.ndarray, *, size: int, margin: float) -> np.ndarray:
-    """The similarity (2, 3) that takes the right and the left eye (x, y, x, y) to their places in a crop of
-    `size`.
+    """The similarity (2, 3) that maps the right and the left eye (x, y, x, y) to their places in a crop of
+    `size` pixels.
 
-    They lie level, EYE_DISTANCE / margin of the size apart and EYE_HEIGHT / margin above the middle, so that
-    `margin` means about what it means for boxes. Coordinates count from the corner of a pixel, its centre
-    lies at one half.
+    They are level, EYE_DISTANCE / margin of the size apart and EYE_HEIGHT / margin above the middle, so that
+    `margin` means about the same as for boxes. Coordinates count from the corner of a pixel, whose centre is
+    at one half.
     """
     (rx, ry, lx, ly), apart = np.asarray(eyes_px, dtype=np.float64), EYE_DISTANCE / margin * size
     across = np.array([lx - rx, ly - ry])
-    # scaled cosine and sine of the turn back to level
+    # scaled cosine and sine of the rotation back to level
     a, b = apart * across / max(float(across @ across), 1e-6)
     turn = np.array([[a, b], [-b, a]])
     middle = np.array([0.5, 0.5 - EYE_HEIGHT / margin]) * size
@@ -144,10 +138,12 @@ def eye_transform(eyes_px: np.ndarray, *, size: int, margin: float) -> np.ndarra
 
 
 def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
-    """The picture (size * 3 / 2, size) that a similarity of `eye_transform` shows of the planes; edges are
-    repeated as in `cut_planes`.
+    """The planes of 4:2:0 after a similarity of `eye_transform`, as one array (size * 3 / 2, size) uint8;
+    edges are repeated as in `cut_planes`.
     """
-    half = transform * [[1, 1, 0.5]]  # colour has half the resolution on both sides: only the shift is halved
+    half = transform * [
+        [1, 1, 0.5]
+    ]  # source and target of colour both have half the size: only the shift halves
     picture, targets = _empty(size)
     for target, plane, matrix in zip(targets, planes, (transform, half, half), strict=True):
         target[:] = _warp(plane, matrix, len(target))
@@ -155,16 +151,13 @@ def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warp(plane: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """One plane. Where more than two pixels fall on one, they are averaged first: interpolation looks at four
+    """One plane. Where it shrinks to less than half, pixels are averaged first, since interpolation uses four
     only.
     """
-    corners = cv2.transform(
-        np.array([[[0.0, 0], [size, 0], [0, size], [size, size]]]), cv2.invertAffineTransform(transform)
-    )[0]
-    (x0, y0), (x1, y1) = (
-        np.floor(corners.min(axis=0)).astype(int) - 2,
-        np.ceil(corners.max(axis=0)).astype(int) + 2,
-    )
+    square = np.array([[[0.0, 0], [size, 0], [0, size], [size, size]]])
+    corners = cv2.transform(square, cv2.invertAffineTransform(transform))[0]
+    x0, y0 = np.floor(corners.min(axis=0)).astype(int) - 2
+    x1, y1 = np.ceil(corners.max(axis=0)).astype(int) + 2
     height, width = plane.shape
     (x0, x1), (y0, y1) = np.clip((x0, x1), 0, width), np.clip((y0, y1), 0, height)
     x0, y0 = min(x0, width - 1), min(y0, height - 1)

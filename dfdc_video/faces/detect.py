@@ -1,8 +1,8 @@
 """Frames -> faces. Detectors are created in spawned workers only: one that ran in the parent deadlocks after
 a fork.
 
-Here are the detectors that look at whole frames; `tiled` looks at windows of them, `kitti` reads what another
-program has found.
+Here are the detectors of whole frames; `tiled` searches windows of them, `kitti` reads the boxes of another
+program. A new detector is one more file in this folder that registers itself.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dfdc_video.records import Face, Stream
 from dfdc_video.registry import DETECTORS
 
 Box = tuple[float, float, float, float]
-# of 148 drawn faces 28 to 320 pixels tall in 1280x720, the full model found 63 at 640 and at 1280, 62 at 480
+# of 148 synthetic faces 28 to 320 pixels tall in 1280x720, the full model found 63 at 640 and 1280, 62 at 480
 SIZE_PX = 640
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Point file descriptor 2 at nothing: mediapipe's native log lines obey no setting and no environment
-    variable.
+    """Redirect file descriptor 2 to nowhere: no setting and no environment variable silences mediapipe's
+    native log.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -43,21 +43,17 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def clip_box(box: Box, *, width_px: int, height_px: int) -> Box | None:
-    """The part of a box that lies in the frame, or None where less than two pixels of it do."""
-    x0, y0, x1, y1 = (
-        max(box[0], 0.0),
-        max(box[1], 0.0),
-        min(box[2], float(width_px)),
-        min(box[3], float(height_px)),
-    )
+    """The box clipped to the frame; None where less than two pixels of it lie inside."""
+    x0, y0 = max(box[0], 0.0), max(box[1], 0.0)
+    x1, y1 = min(box[2], float(width_px)), min(box[3], float(height_px))
     return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
 
 
 class Detector(ABC):
-    """What every detector is to its caller; `_faces` is what another one has to add.
+    """Base of the detectors; a subclass defines `_faces`.
 
     `long_side_px` is the length of the frame's longer side that the detector needs: the caller may reduce
-    larger frames to it and scale the faces back; 0 asks for frames as they are.
+    larger frames to it and scale the faces back; 0 asks for frames of the original size.
     """
 
     long_side_px = 0
@@ -68,7 +64,7 @@ class Detector(ABC):
         self.min_confidence = min_confidence
 
     def start(self, path: Path, stream: Stream) -> None:  # noqa: B027 (most detectors need nothing)
-        """Called once before the frames of a video: for detectors that need to know which one it is."""
+        """Called once before the frames of a video, for detectors that depend on which video it is."""
 
     def detect(self, frames: np.ndarray, frame_indices: Sequence[int]) -> list[list[Face]]:
         """Faces of each of `frames` (T, H, W, 3) uint8 RGB, best first; boxes are clipped to the frame."""
@@ -94,10 +90,10 @@ class Detector(ABC):
 
 
 class BlazeFace(Detector):
-    """mediapipe's embedded BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): box and six key points a
+    """mediapipe's built-in BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): a box and six key points per
     face.
 
-    Key points: right eye, left eye, nose tip, mouth centre, right ear, left ear, of the person that is seen.
+    Key points: right eye, left eye, nose tip, mouth centre, right ear, left ear, from the subject's view.
     """
 
     long_side_px = SIZE_PX
@@ -113,9 +109,9 @@ class BlazeFace(Detector):
             # the graph starts, and logs, on its first frame
             self._detector.process(np.zeros((64, 64, 3), dtype=np.uint8))
 
-    def look(self, frame: np.ndarray) -> list[tuple[Box, float, np.ndarray]]:
-        """(box, confidence, key points (6, 2)) of one image (H, W, 3) in its pixels, as the network gives
-        them: boxes may reach over the edge.
+    def unclipped(self, frame: np.ndarray) -> list[tuple[Box, float, np.ndarray]]:
+        """(box, confidence, key points (6, 2)) of every face of one image (H, W, 3), in its pixels; boxes may
+        reach over the edge.
         """
         height, width = frame.shape[:2]
         found = []
@@ -129,12 +125,11 @@ class BlazeFace(Detector):
     def _faces(self, frame: np.ndarray, index: int) -> list[Face]:
         height, width = frame.shape[:2]
         faces = []
-        for box, confidence, keypoints in self.look(frame):
+        for box, confidence, keypoints in self.unclipped(frame):
             clipped = clip_box(box, width_px=width, height_px=height)
             if clipped is not None:
-                faces.append(
-                    Face(index, clipped, confidence, tuple((float(x), float(y)) for x, y in keypoints))
-                )
+                points = tuple((float(x), float(y)) for x, y in keypoints)
+                faces.append(Face(index, clipped, confidence, points))
         return faces
 
 
@@ -151,10 +146,9 @@ def blazeface_full(*, min_confidence: float = 0.5) -> BlazeFace:
 
 
 class MediapipeTasks(Detector):
-    """The face detector of mediapipe's Tasks, which a mediapipe without `solutions` still has; its boxes are
-    whole pixels.
+    """The face detector of mediapipe's Tasks API, for versions without `solutions`; boxes in whole pixels.
 
-    Same key points as BlazeFace. mediapipe 0.10.21 runs models of the short range only.
+    Same key points as BlazeFace. mediapipe 0.10.21 runs short-range models only.
     """
 
     long_side_px = SIZE_PX
@@ -163,11 +157,10 @@ class MediapipeTasks(Detector):
         super().__init__(min_confidence)
         if not model_path or not Path(model_path).expanduser().is_file():
             raise FileNotFoundError(
-                f"model_path {model_path!r}: expected the .tflite file of a face detector; fetch "
+                f"model_path {model_path!r}: expected the .tflite file of a face detector; download "
                 "blaze_face_short_range.tflite from "
-                "https://ai.google.dev/edge/mediapipe/solutions/vision/face_detector, or take "
-                "mediapipe/modules/face_detection/*.tflite "
-                "out of the package mediapipe 0.10.21"
+                "https://ai.google.dev/edge/mediapipe/solutions/vision/face_detector, or use "
+                "mediapipe/modules/face_detection/*.tflite of the package mediapipe 0.10.21"
             )
         with quiet_stderr():
             import mediapipe
@@ -184,7 +177,7 @@ class MediapipeTasks(Detector):
             except (RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[-1][:200]
                 raise ValueError(
-                    f"{model_path} is no face detector that mediapipe {mediapipe.__version__} can run: "
+                    f"{model_path} is not a face detector that mediapipe {mediapipe.__version__} can run: "
                     f"{reason}"
                 ) from error
 
@@ -211,7 +204,7 @@ def mediapipe_tasks(*, min_confidence: float = 0.5, model_path: str = "") -> Med
 
 
 class Consensus(Detector):
-    """Faces of one detector that another one sees, too."""
+    """Faces of one detector that another one confirms."""
 
     def __init__(self, first: Detector, second: Detector, iou: float, min_confidence: float) -> None:
         super().__init__(min_confidence)
@@ -245,10 +238,9 @@ def consensus(
     second: str = "blazeface_short",
     iou: float = 0.5,
 ) -> Consensus:
-    """Faces on which two detectors agree: the first's boxes, the smaller confidence. Few false positives,
-    fewer faces.
+    """Faces on which two detectors agree: boxes of the first, lower confidence. Few false positives.
 
-    The source that reports it had 0.1 % false positives at 60 % detection (indust.ai's account of DFDC).
+    Reported: 0.1 % false positives at 60 % detection (indust.ai's account of DFDC).
     """
     if "consensus" in (first, second) or first == second:
         raise ValueError(

@@ -1,12 +1,17 @@
 """Boxes from label files in KITTI's format, as tracking benchmarks and DeepStream pipelines write them,
 instead of a detector.
 
-For a video a/b/c.mp4 the first of these that exists is read; a/b may be any part of the path, longest first:
+For a video a/b/c.mp4 the first of these that exists is read; a/b stands for every end of the path, longest
+first:
 
-    FOLDER/a/b/c.txt     tracking labels: frame track_id type truncated occluded alpha left top right bottom h w l x y z rotation_y [score]
-    FOLDER/a/b/c/*.txt   one file a frame, its number the last digits of the name (000012.txt, DeepStream's 00_000_000012.txt):
-                         type truncated occluded alpha left top right bottom h w l x y z rotation_y [score],
-                         or, as DeepStream's tracker has it, with the track's number behind the type and a score
+    FOLDER/a/b/c.txt      tracking labels, one file per video, with the fields
+                              frame track_id type truncated occluded alpha left top right bottom
+                              h w l x y z rotation_y [score]
+    FOLDER/a/b/c/*.txt    one file per frame; the last digits of its name are the frame's number (000012.txt,
+                          DeepStream's 00_000_000012.txt), with the fields
+                              type truncated occluded alpha left top right bottom
+                              h w l x y z rotation_y [score]
+                          or, from DeepStream's tracker, with the track's number after the type, and a score
 """
 
 from __future__ import annotations
@@ -21,14 +26,14 @@ from dfdc_video.faces.detect import Box, Detector, clip_box
 from dfdc_video.records import Face, Stream
 from dfdc_video.registry import DETECTORS
 
-TRACKING = {17: 6, 18: 6}  # fields of a line -> where `left` stands; one file a video
+TRACKING = {17: 6, 18: 6}  # number of fields -> index of `left`; one file per video
 PER_FRAME = {15: 4, 16: 4, 17: 5}
 WITH_SCORE = {("video", 18), ("frame", 16), ("frame", 17)}
 
 
 def find_labels(folder: Path, video: Path) -> Path:
-    """The label file, or the folder of label files, of a video; FileNotFoundError, which would stop a whole
-    run, is left to a missing folder.
+    """The label file, or the folder of label files, of a video. ValueError where it has none; a missing
+    `folder`, which concerns all videos, is a FileNotFoundError.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}: expected the folder of KITTI label files")
@@ -42,16 +47,15 @@ def find_labels(folder: Path, video: Path) -> Path:
             return stem
     raise ValueError(
         f"no KITTI labels of {video.name} in {folder}: expected {parts[-1]}.txt, or a folder {parts[-1]} "
-        "with one file a frame"
+        "with one file per frame"
     )
 
 
 def read_line(line: str, kind: str, place: str, *, type_name: str) -> tuple[int, Box, float] | None:
-    """(frame, or 0 in a file of one frame; box; score) of one line of a file of one "video" or "frame"; None
-    for another type of object.
+    """(frame, or 0 in the file of one frame; box; score) of a line; None for another type of object.
 
-    Without a score, or with a negative one, which DeepStream writes where it has none, the score is 1.
-    ValueError names `place`.
+    `kind` says whether the file is that of a "video" or of a "frame". Without a score, or with a negative
+    one, which is DeepStream's for unknown, the score is 1. ValueError names `place`.
     """
     fields, columns = line.split(), TRACKING if kind == "video" else PER_FRAME
     if len(fields) not in columns:
@@ -79,8 +83,8 @@ def read_line(line: str, kind: str, place: str, *, type_name: str) -> tuple[int,
 
 
 class Kitti(Detector):
-    """Faces of label files. It looks at no pixel, so that frames must come in their own size; they may be
-    padded evenly on all sides.
+    """Faces of label files. It ignores pixels, so that frames must come in full size; they may be padded
+    evenly on opposite sides.
     """
 
     def __init__(
@@ -94,17 +98,14 @@ class Kitti(Detector):
                 f"width_px {width_px}, height_px {height_px}: expected the labels' frame size, or 0 and 0 "
                 "for the video's"
             )
-        self.folder, self.type_name, self.made_at = (
-            Path(folder).expanduser(),
-            type_name,
-            (width_px, height_px),
-        )
+        self.folder, self.type_name = Path(folder).expanduser(), type_name
+        self.label_size_px = (width_px, height_px)
         self._known: dict[int, list[Face]] | None = None
         self._size = (0, 0)
 
     def start(self, path: Path, stream: Stream) -> None:
-        """Read the labels of one video. ValueError where there are none, or where they do not fit the video;
-        a frame without a line has no face.
+        """Read the labels of one video; a frame without a line has no face. ValueError where there are none,
+        or where they do not fit the video.
         """
         self._known = None
         labels = find_labels(self.folder, Path(path))
@@ -113,20 +114,17 @@ class Kitti(Detector):
         for file in [labels] if kind == "video" else sorted(labels.glob("*.txt")):
             number = re.search(r"\d+$", file.stem)
             if kind == "frame" and not number:
-                raise ValueError(
-                    f"{file}: expected a name that ends in the number of a frame, such as 000012.txt"
-                )
+                raise ValueError(f"{file}: expected a name that ends in a frame's number, such as 000012.txt")
             try:
                 lines = file.read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"{file}: cannot be read as text: {error}") from error
             for row, line in enumerate(lines, start=1):
-                found = (
-                    read_line(line, kind, f"{file}:{row}", type_name=self.type_name) if line.strip() else None
-                )
+                place = f"{file}:{row}"
+                found = read_line(line, kind, place, type_name=self.type_name) if line.strip() else None
                 if found is not None:
                     frame = int(number.group()) if kind == "frame" and number else found[0]
-                    box = self._in_frame(found[1], frame, f"{file}:{row}", stream)
+                    box = self._in_frame(found[1], frame, place, stream)
                     if box is not None and found[2] >= self.min_confidence:
                         known.setdefault(frame, []).append(Face(frame, box, found[2]))
         self._known, self._size = known, (stream.height_px, stream.width_px)
@@ -138,23 +136,21 @@ class Kitti(Detector):
                 f"{place}: frame {frame} of a video with {stream.num_frames} frames: are these the labels "
                 "of another video?"
             )
-        width, height = self.made_at if all(self.made_at) else (stream.width_px, stream.height_px)
+        own = (stream.width_px, stream.height_px)
+        width, height = self.label_size_px if all(self.label_size_px) else own
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
             raise ValueError(
                 f"{place}: box {box} lies outside {width}x{height} pixels: set width_px and height_px to "
                 "the size of the labels"
             )
         x, y = stream.width_px / width, stream.height_px / height
-        return clip_box(
-            (box[0] * x, box[1] * y, box[2] * x, box[3] * y),
-            width_px=stream.width_px,
-            height_px=stream.height_px,
-        )
+        scaled = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+        return clip_box(scaled, width_px=stream.width_px, height_px=stream.height_px)
 
     def _faces(self, frame: np.ndarray, index: int) -> list[Face]:
         if self._known is None:
             raise ValueError(
-                "the kitti detector was not told which video this is: call start(path, stream) before detect"
+                "the kitti detector does not know which video this is: call start(path, stream) before detect"
             )
         bottom, right = ((n - own) // 2 for n, own in zip(frame.shape, self._size, strict=False))
         if bottom < 0 or right < 0:
@@ -162,10 +158,11 @@ class Kitti(Detector):
                 f"frame of {frame.shape[1]}x{frame.shape[0]} of a video of "
                 f"{self._size[1]}x{self._size[0]}: expected it in full size"
             )
-        moved = [
-            (f, np.add(f.box_px, (right, bottom, right, bottom)).tolist()) for f in self._known.get(index, ())
-        ]
-        return [Face(index, (box[0], box[1], box[2], box[3]), f.confidence) for f, box in moved]
+        faces = []
+        for face in self._known.get(index, ()):
+            x0, y0, x1, y1 = np.add(face.box_px, (right, bottom, right, bottom)).tolist()
+            faces.append(Face(index, (x0, y0, x1, y1), face.confidence))
+        return faces
 
 
 @DETECTORS.register(name="kitti")
@@ -177,5 +174,5 @@ def kitti(
     width_px: int = 0,
     height_px: int = 0,
 ) -> Kitti:
-    """Boxes from KITTI label files in `folder`, as tracking benchmarks and DeepStream pipelines write them."""
+    """Boxes from KITTI label files in `folder`, as tracking benchmarks and DeepStream write them."""
     return Kitti(folder, type_name, width_px, height_px, min_confidence)

@@ -1,5 +1,5 @@
-"""One pass over a video: what is looked at, what is remembered, and the planes of its frames, kept where
-there is room.
+"""One pass over a video: detection on every k-th frame, an overview of all frames, and their planes where
+memory allows.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ SIGNATURE_FRAMES = 8
 
 
 class FrameStore:
-    """The planes of all frames of one video, in a block of memory that the next video of the process takes
-    over.
+    """The planes of all frames of one video, in a block of memory that the process uses again for the next.
 
-    Fresh memory costs more than the copy. What is released may be taken by the system at any time.
+    Fresh memory costs more than the copy. The system may reclaim a released block at any time.
     """
 
     _block: mmap.mmap | None = None
@@ -38,25 +37,26 @@ class FrameStore:
             block = FrameStore._block = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 block.madvise(mmap.MADV_HUGEPAGE)
-        parts = np.split(np.frombuffer(block, np.uint8, length), np.cumsum(sizes)[:2] * num_frames)
-        self.y, self.u, self.v = (
-            part.reshape(num_frames, *p.shape) for part, p in zip(parts, planes, strict=True)
-        )
+        flat = np.split(np.frombuffer(block, np.uint8, length), np.cumsum(sizes)[:2] * num_frames)
+        self.y, self.u, self.v = (f.reshape(num_frames, *p.shape) for f, p in zip(flat, planes, strict=True))
 
     def put(self, index: int, planes: Planes) -> None:
+        """Copy the planes of frame `index`."""
         self.y[index], self.u[index], self.v[index] = planes
 
     def all(self) -> Iterator[tuple[int, Planes]]:
+        """Number and planes of every frame, in order."""
         return ((i, planes) for i, planes in enumerate(zip(self.y, self.u, self.v, strict=True)))
 
     @staticmethod
     def release() -> None:
+        """Let the system have the memory until the next video needs it."""
         if FrameStore._block is not None and hasattr(mmap, "MADV_FREE"):
             FrameStore._block.madvise(mmap.MADV_FREE)
 
 
 def _timed(items: Iterable[Any], seconds: dict[str, float], key: str) -> Iterator[Any]:
-    """The items; the time that each takes to come is added to `seconds[key]`."""
+    """The items; the time until each arrives is added to `seconds[key]`."""
     iterator = iter(items)
     while True:
         started = time.perf_counter()
@@ -68,7 +68,7 @@ def _timed(items: Iterable[Any], seconds: dict[str, float], key: str) -> Iterato
 
 
 def pictures(path: Path, stream: Stream, seconds: dict[str, float]) -> Iterator[tuple[int, Picture]]:
-    """Every frame with its number; raises UnreadableVideo where there are not as many as the container says."""
+    """Every frame with its number; UnreadableVideo where their count is not that of the container."""
     count = 0
     for picture in _timed(iter_pictures(path), seconds, "decode"):
         if count < stream.num_frames:
@@ -78,9 +78,9 @@ def pictures(path: Path, stream: Stream, seconds: dict[str, float]) -> Iterator[
         raise UnreadableVideo(f"{path.name} decodes {count} of {stream.num_frames} frames")
 
 
-class Looks:
-    """What is remembered of every frame in passing, from a coarse grid of its Y plane: a thumbnail for cuts,
-    hashes for the signature.
+class Overview:
+    """What a pass keeps of all frames, from a coarse grid of their Y planes: thumbnails, in which cuts are
+    found, and perceptual hashes, which are the signature.
     """
 
     def __init__(self, num_frames: int) -> None:
@@ -90,6 +90,7 @@ class Looks:
         self.hashed = np.linspace(0, num_frames - 1, SIGNATURE_FRAMES).round().astype(int).tolist()
 
     def add(self, index: int, picture: Picture) -> None:
+        """Take in frame `index`; every frame once, in order."""
         luma = picture.stored[0]
         if index == 0:
             self.color = picture.color
@@ -100,24 +101,23 @@ class Looks:
             import imagehash
             from PIL import Image
 
-            self.hashes[index] = str(
-                imagehash.phash(
-                    Image.fromarray(np.ascontiguousarray(upright(coarse, picture.rotation_degrees)))
-                )
-            )
+            image = Image.fromarray(np.ascontiguousarray(upright(coarse, picture.rotation_degrees)))
+            self.hashes[index] = str(imagehash.phash(image))
 
     @property
     def signature(self) -> list[str]:
+        """Perceptual hashes of SIGNATURE_FRAMES evenly spaced frames."""
         return [self.hashes[i] for i in self.hashed]
 
     def cuts(self) -> list[int]:
-        # luma is 16 to 235, cuts are told from 0 to 255
+        """First frames of new shots."""
+        # luma is 16 to 235, `find_cuts` expects 0 to 255
         return find_cuts((np.stack(self.thumbnails).astype(np.float32) - 16) * (255 / 219))
 
 
 def _detect(detector: Any, picture: Picture, index: int, pad_aspect: str) -> list[Face]:
-    """Faces of one frame in its pixels: reduced to the size that the detector wants, padded with black to an
-    aspect ratio, and mapped back.
+    """Faces of one frame, in its pixels; the detector gets it reduced to the size that it needs and padded
+    with black to an aspect ratio.
     """
     height, width = picture.size_px
     across, down = (float(n) for n in pad_aspect.split(":")) if pad_aspect else (width, height)
@@ -147,17 +147,17 @@ def scan(
     path: Path,
     stream: Stream,
     detector: Any,
-    looks: Looks,
+    overview: Overview,
     seconds: dict[str, float],
     *,
     every: int,
     pad_aspect: str,
     buffer_mb: int,
 ) -> tuple[list[list[Face]], list[int], FrameStore | None]:
-    """The pass that detects: faces on every k-th frame, the indices of these frames, and the planes of all
-    frames where they may be kept.
+    """The pass that detects: the faces on every k-th frame, the indices of these frames, and the planes of
+    all frames where they fit into `buffer_mb`.
     """
-    detections, looked_at = [], []
+    detections, detection_frames = [], []
     store: FrameStore | None = None
     for index, picture in pictures(path, stream, seconds):
         started = time.perf_counter()
@@ -167,21 +167,21 @@ def scan(
                 store = FrameStore(stream.num_frames, planes)
         if store is not None:
             store.put(index, picture.stored)
-        looks.add(index, picture)
+        overview.add(index, picture)
         seconds["decode"] += time.perf_counter() - started
         if index % every == 0:
             started = time.perf_counter()
             detections.append(_detect(detector, picture, index, pad_aspect))
-            looked_at.append(index)
+            detection_frames.append(index)
             seconds["detect"] += time.perf_counter() - started
-    return detections, looked_at, store
+    return detections, detection_frames, store
 
 
-def planes_of(
-    path: Path, stream: Stream, seconds: dict[str, float], looks: Looks | None
+def stream_planes(
+    path: Path, stream: Stream, seconds: dict[str, float], overview: Overview | None
 ) -> Iterator[tuple[int, Planes]]:
-    """The pass that cuts out, where frames were not kept; `looks` where there was none before."""
+    """Number and planes of every frame, decoded now; `overview` takes them in where no pass has filled it."""
     for index, picture in pictures(path, stream, seconds):
-        if looks is not None:
-            looks.add(index, picture)
+        if overview is not None:
+            overview.add(index, picture)
         yield index, picture.stored

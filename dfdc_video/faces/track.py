@@ -23,8 +23,9 @@ class Tracklet:
     """Boxes (N, 4) of one face on N consecutive frames from `start_frame`; `confidence` is the mean over its
     detections.
 
-    `detection_rate` is the share of the looks from its first to its last detection that found it. `eyes_px`
-    (N, 4) are the x and y of the right and of the left eye, (0, 4) where the detector gives no key points.
+    `detection_rate` is the share of the detection frames, from its first to its last detection, on which it
+    was found. `eyes_px` (N, 4) are the x and y of the right and of the left eye, (0, 4) where the detector
+    gives no key points.
     """
 
     start_frame: int
@@ -42,7 +43,7 @@ class Tracklet:
 
 def jump(before: np.ndarray, after: np.ndarray) -> float:
     """Mean absolute difference of two grey thumbnails after the best common gain (0.5 to 2), so that flicker
-    is no jump.
+    does not count as a jump.
     """
     before, after = before.astype(np.float64), after.astype(np.float64)
     gain = np.clip((before * after).sum() / max((before * before).sum(), 1e-6), 0.5, 2.0)
@@ -59,9 +60,9 @@ def find_cuts(
 ) -> list[int]:
     """First frames of new shots, from grey thumbnails (T, h, w) on a scale of 0 to 255.
 
-    A cut is a jump that is large by itself (`threshold`) and against its surroundings: at least `ratio` times
-    the second largest jump within three frames to either side, which lets one more cut lie near and is not
-    fooled by repeated frames; the largest one at the ends of the video, where a side is short. A smaller jump
+    A cut is a jump that is large by itself (`threshold`) and relative to its surroundings: at least `ratio`
+    times the second largest jump within three frames to either side, which allows for one more cut nearby and
+    for repeated frames; at the ends of the video, where one side is short, the largest. A smaller jump
     (`low_threshold`, dark scenes) has to stand out more (`low_ratio`). One odd frame between two equal ones
     (a flash) is no cut.
     """
@@ -92,32 +93,31 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def interpolate(faces: Sequence[Face]) -> np.ndarray:
     """Boxes (N, 4) on every frame from the first to the last detection, linear in between."""
-    return _linear(
-        faces, [f.box_px for f in faces], np.arange(faces[0].frame_index, faces[-1].frame_index + 1)
-    )
+    frames = np.arange(faces[0].frame_index, faces[-1].frame_index + 1)
+    return _linear(faces, [f.box_px for f in faces], frames)
 
 
 def _linear(faces: Sequence[Face], values: Sequence[Sequence[float]], wanted: np.ndarray) -> np.ndarray:
-    """Four values a face, linear between the faces' frames and held before the first and after the last."""
+    """Four values per face, linear between the faces' frames, constant before the first and after the last
+    face.
+    """
     at, known = np.array([f.frame_index for f in faces]), np.array(values, dtype=np.float64)
     return np.stack([np.interp(wanted, at, known[:, i]) for i in range(4)], axis=1)
 
 
 def _eyes(chain: Sequence[Face], wanted: np.ndarray) -> np.ndarray:
-    """Eyes (N, 4) on the `wanted` frames from the faces that have key points (the eyes stand first), or (0,
-    4).
+    """Eyes (N, 4) on the `wanted` frames, from the faces that have key points (the first two are the eyes);
+    (0, 4) where none has.
     """
     seen = [f for f in chain if len(f.keypoints_px) >= 2]
-    return (
-        _linear(seen, [(*f.keypoints_px[0], *f.keypoints_px[1]) for f in seen], wanted)
-        if seen
-        else np.zeros((0, 4))
-    )
+    if not seen:
+        return np.zeros((0, 4))
+    return _linear(seen, [(*f.keypoints_px[0], *f.keypoints_px[1]) for f in seen], wanted)
 
 
 def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float) -> np.ndarray:
-    """Gaussian mean of (N, K) values over time, standard deviation `seconds`, by time stamps; 0 seconds
-    leaves them as they are.
+    """(N, K) values smoothed over time with a Gaussian of standard deviation `seconds`, by time stamps; 0
+    leaves them unchanged.
     """
     if not seconds or not len(values):
         return values
@@ -133,15 +133,15 @@ def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float
 def link_faces(
     detections: Sequence[Sequence[Face]], *, iou_threshold: float = 0.3, max_gap: int = 3
 ) -> list[list[Face]]:
-    """Chains of faces over the looked-at frames of one shot, by the assignment that maximises total IoU with
+    """Chains of faces over the detection frames of one shot, by the assignment that maximises total IoU with
     each chain's last box.
 
-    A chain that finds no face for more than `max_gap` looks in a row is closed.
+    A chain ends when its face is missed on more than `max_gap` consecutive detection frames.
     """
     chains: list[list[Face]] = []
-    last_look: list[int] = []
-    for look, faces in enumerate(detections):
-        active = [c for c in range(len(chains)) if look - last_look[c] <= max_gap + 1]
+    last_step: list[int] = []
+    for step, faces in enumerate(detections):
+        active = [c for c in range(len(chains)) if step - last_step[c] <= max_gap + 1]
         taken = set()
         if active and faces:
             overlap = iou(
@@ -151,18 +151,18 @@ def link_faces(
             for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
                 if overlap[row, column] > 0:
                     chains[active[row]].append(faces[column])
-                    last_look[active[row]] = look
+                    last_step[active[row]] = step
                     taken.add(int(column))
         for column, face in enumerate(faces):
             if column not in taken:
                 chains.append([face])
-                last_look.append(look)
+                last_step.append(step)
     return chains
 
 
 def build_tracks(
     detections: Sequence[Sequence[Face]],
-    looked_at: Sequence[int],
+    detection_frames: Sequence[int],
     *,
     num_frames: int,
     cuts: Sequence[int] = (),
@@ -170,30 +170,32 @@ def build_tracks(
     iou_threshold: float = 0.3,
     max_gap: int = 3,
 ) -> list[Tracklet]:
-    """Tracklets from the detections on the frames `looked_at` (ascending), ordered by first frame and then by
-    place.
+    """Tracklets from the detections on `detection_frames` (ascending), ordered by first frame, then position.
 
-    Detections below `min_confidence` are ignored. A chain that was alive on the first or last look of its
-    shot is held up to the shot's edge, since the frames there were not looked at.
+    Detections below `min_confidence` are ignored. A chain that is alive on the first or last detection frame
+    of its shot is extended to the shot's edge, since no frame beyond was searched.
     """
-    assert len(detections) == len(looked_at), (len(detections), len(looked_at))
+    assert len(detections) == len(detection_frames), (len(detections), len(detection_frames))
     edges = [0, *sorted(cuts), num_frames]
     tracklets = []
     for start, end in zip(edges, edges[1:], strict=False):
-        looks = [i for i, frame in enumerate(looked_at) if start <= frame < end]
-        if not looks:
+        steps = [i for i, frame in enumerate(detection_frames) if start <= frame < end]
+        if not steps:
             continue
-        sure = [[f for f in detections[i] if f.confidence >= min_confidence] for i in looks]
-        for chain in link_faces(sure, iou_threshold=iou_threshold, max_gap=max_gap):
+        frames = [detection_frames[i] for i in steps]
+        confident = [[f for f in detections[i] if f.confidence >= min_confidence] for i in steps]
+        for chain in link_faces(confident, iou_threshold=iou_threshold, max_gap=max_gap):
             first, last = chain[0].frame_index, chain[-1].frame_index
-            begin = start if first == looked_at[looks[0]] else first
-            wanted = np.arange(begin, end if last == looked_at[looks[-1]] else last + 1)
+            begin = start if first == frames[0] else first
+            wanted = np.arange(begin, end if last == frames[-1] else last + 1)
             confidences = [f.confidence for f in chain]
-            rate = len(chain) / sum(first <= looked_at[i] <= last for i in looks)
-            boxes = _linear(chain, [f.box_px for f in chain], wanted)
-            tracklets.append(
-                Tracklet(
-                    begin, boxes, float(np.mean(confidences)), max(confidences), rate, _eyes(chain, wanted)
-                )
+            tracklet = Tracklet(
+                start_frame=begin,
+                boxes_px=_linear(chain, [f.box_px for f in chain], wanted),
+                confidence=float(np.mean(confidences)),
+                best_confidence=max(confidences),
+                detection_rate=len(chain) / sum(first <= frame <= last for frame in frames),
+                eyes_px=_eyes(chain, wanted),
             )
+            tracklets.append(tracklet)
     return sorted(tracklets, key=lambda t: (t.start_frame, *t.boxes_px[0]))

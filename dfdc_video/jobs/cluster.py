@@ -1,8 +1,8 @@
-"""The same stage on a Ray cluster: every CPU of it gets a supervisor, which holds one isolated worker process
-as on a single machine.
+"""Jobs on a Ray cluster: every CPU gets a supervisor, which holds one isolated worker process as on a single
+machine.
 
-A video that crashes or hangs therefore ends that worker process and gives the same reason as without a
-cluster. What can end a supervisor is the loss of its node, or Ray's memory monitor: its video is tried again
+A video that crashes or hangs therefore ends that worker process only, with the same reason as without a
+cluster. A supervisor ends when its node is lost or Ray's memory monitor stops it: its video is tried again
 elsewhere. Nodes that join later are used, too.
 """
 
@@ -25,51 +25,52 @@ from dfdc_video.jobs.workers import Job, Worker
 
 RETRIES = 3  # of a video whose supervisor was lost
 BAD_STARTS = 20  # supervisors lost in a row before their first video: the nodes lack something
-LOOKING = -1
-STORAGE_SECONDS = 10.0  # until a file written on one machine is seen on another
-OBJECT_STORE_BYTES = 80 << 20  # nothing large travels
+CHECKING = -1
+STORAGE_SECONDS = 10.0  # until a file written on one machine is visible on another
+OBJECT_STORE_BYTES = 80 << 20  # nothing large is sent
 
 
 class Supervisor:
-    """On a node: runs one job at a time in a process that may die."""
+    """On a node: runs one job at a time, in a process that may die."""
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
 
-    def look(self, wanted: Sequence[str], version: str, patience_seconds: float) -> str:
-        """Whether this node sees the storage and runs the same code; ValueError where not."""
+    def check(self, wanted: Sequence[str], version: str, patience_seconds: float) -> str:
+        """Return "" where this node sees the storage and runs the same version; ValueError where not."""
         deadline = time.monotonic() + patience_seconds
         while missing := [path for path in wanted if not Path(path).exists()]:
             if time.monotonic() > deadline:
                 raise ValueError(
                     f"node {socket.gethostname()} does not see {missing[0]}: --root and --out must be on "
                     "storage that every node has under the same path"
-                )  # fmt: skip
+                )
             time.sleep(0.2)
         if version != __version__:
             raise ValueError(
                 f"node {socket.gethostname()} has dfdc_video {__version__}, this machine {version}: "
-                "install the same"
+                "install the same version"
             )
         return ""
 
     def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout_seconds: float) -> str:
+        """The outcome of one job (see `Worker.outcome`)."""
         if self.worker is None or self.worker.is_lost():
             self.worker = Worker()
-            while self.worker.answer(1.0) is None:
+            while self.worker.outcome(1.0) is None:
                 pass
         self.worker.give(0, (function, arguments), timeout_seconds)
-        while (said := self.worker.answer(1.0)) is None:
+        while (outcome := self.worker.outcome(1.0)) is None:
             pass
-        return said
+        return outcome
 
 
 @contextlib.contextmanager
 def cluster(
     address: str, *, workers: int, root: Path, out: Path
 ) -> Iterator[Callable[..., Generator[tuple[int, str], None, None]]]:
-    """Connect, and give a function like `workers.run_jobs` that uses every CPU of the cluster; "local" starts
-    one with `workers` CPUs.
+    """Connect, and yield a function like `workers.run_jobs` that uses every CPU of the cluster; "local"
+    starts one with `workers` CPUs.
 
     ValueError without Ray, without a cluster at `address`, and where a node does not see `root` and `out`.
     """
@@ -84,7 +85,7 @@ def cluster(
         else {}
     )
     try:
-        if ":" in address.removeprefix("ray://"):  # or Ray waits for minutes
+        if ":" in address.removeprefix("ray://"):  # otherwise Ray waits for minutes
             host, port = address.removeprefix("ray://").rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -92,7 +93,7 @@ def cluster(
         raise ValueError(
             f"no Ray cluster could be used at {address!r} ({str(error).strip().splitlines()[0]}); start "
             "one with `ray start --head`, or use --ray local"
-        ) from error  # fmt: skip
+        ) from error
     token = out / f".ray-{uuid.uuid4().hex}"
     try:
         token.touch()
@@ -105,43 +106,39 @@ def cluster(
 def _run_jobs(
     ray: Any, needed: list[str], jobs: Sequence[Job], *, workers: int, timeout_seconds: float
 ) -> Generator[tuple[int, str], None, None]:
-    """Number and outcome of every job, in the order in which they end. Not `workers` but the cluster's CPUs
-    say how many at a time.
+    """Number and outcome of every job, in the order of completion. The cluster's CPUs, not `workers`,
+    determine how many run at a time.
     """
     start = ray.remote(num_cpus=1, max_restarts=0)(Supervisor).remote
     waiting, left, losses = deque(range(len(jobs))), len(jobs), Counter[int]()
-    # an answer to come -> the supervisor and the number of its job, LOOKING for the first one
+    # pending result -> its supervisor and the number of the job, CHECKING for the check of the node
     busy: dict[Any, tuple[Any, int]] = {}
     try:
         while left:
-            at_work = sum(number != LOOKING for _, number in busy.values())
-            places = min(int(ray.cluster_resources().get("CPU", 0)), len(waiting) + at_work) - len(busy)
+            running = sum(number != CHECKING for _, number in busy.values())
+            places = min(int(ray.cluster_resources().get("CPU", 0)), len(waiting) + running) - len(busy)
             for supervisor in [start() for _ in range(places)]:
-                busy[supervisor.look.remote(needed, __version__, STORAGE_SECONDS)] = (supervisor, LOOKING)
+                busy[supervisor.check.remote(needed, __version__, STORAGE_SECONDS)] = (supervisor, CHECKING)
             for reference in ray.wait(list(busy), timeout=1.0)[0] if busy else ():
                 supervisor, number = busy.pop(reference)
-                said = _answer(ray, reference)
-                losses[number] = 0 if said is not None else losses[number] + 1
-                if said is not None and waiting:
+                outcome = _outcome(ray, reference)
+                losses[number] = 0 if outcome is not None else losses[number] + 1
+                if outcome is not None and waiting:
                     following = waiting.popleft()
                     busy[supervisor.run.remote(*jobs[following], timeout_seconds)] = (supervisor, following)
                 else:
                     ray.kill(supervisor)
-                if number == LOOKING and losses[number] >= BAD_STARTS:
+                if number == CHECKING and losses[number] >= BAD_STARTS:
                     raise OSError(
                         f"{BAD_STARTS} workers in a row died on starting: every node needs dfdc_video "
-                        f"{__version__} with all that it needs"
+                        f"{__version__} with all of its requirements"
                     )
-                if number != LOOKING and said is None and losses[number] <= RETRIES:
+                if number != CHECKING and outcome is None and losses[number] <= RETRIES:
                     waiting.append(number)
-                elif number != LOOKING:
+                elif number != CHECKING:
                     left -= 1
-                    yield (
-                        number,
-                        f"crash: its node or worker was lost {losses[number]} times"
-                        if said is None
-                        else said,
-                    )
+                    lost = f"crash: its node or worker was lost {losses[number]} times"
+                    yield number, lost if outcome is None else outcome
             if not busy:
                 time.sleep(1.0)  # no node is alive: one may join
     finally:
@@ -149,8 +146,8 @@ def _run_jobs(
             ray.kill(supervisor)
 
 
-def _answer(ray: Any, reference: Any) -> str | None:
-    """What a supervisor says; None where it is lost. Raises what would befall every job."""
+def _outcome(ray: Any, reference: Any) -> str | None:
+    """What a supervisor returned; None where it was lost. Raises errors that would affect every job."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

@@ -1,7 +1,7 @@
-"""Isolated processes: jobs that may crash, hang or eat the memory, and cost nothing but themselves.
+"""Isolated processes for jobs that may crash, hang or exhaust the memory without affecting other jobs.
 
-A worker is a spawned process with a pipe of its own, so that its end, however sudden, is seen at once and
-touches no other worker. It dies with the process that started it.
+A worker is a spawned process with its own pipe, so that its death is noticed at once and affects no other
+worker. It dies with the process that started it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-# a function that spawned processes can import, and its arguments
-Job = tuple[Callable[..., Any], tuple[Any, ...]]
-START_SECONDS = 600.0  # for a process to come up and import what it needs, on a busy machine
+Job = tuple[
+    Callable[..., Any], tuple[Any, ...]
+]  # a function that spawned processes can import; its arguments
+START_SECONDS = 600.0  # for a process to start and import its modules, on a busy machine
 POLL_SECONDS = 1.0
 
 
 def _serve(channel: Connection) -> None:
-    """The worker's side: one job after another, until nobody is at the other end."""
-    # Ctrl-C reaches the whole terminal; the parent ends its workers itself
+    """The worker's side: one job after another, until the pipe is closed."""
+    # Ctrl-C reaches all processes of a terminal; the parent stops its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     import cv2
@@ -37,27 +38,27 @@ def _serve(channel: Connection) -> None:
             function, arguments = channel.recv()
         except EOFError:
             return
-        channel.send(_answer(function, arguments))
+        channel.send(_run(function, arguments))
 
 
 def _follow_parent() -> None:
-    """End with the parent, also where it was killed: nobody else may be writing when the next run starts."""
+    """Exit with the parent, even if it was killed: no worker may still write when the next run starts."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str | Exception:
-    """Nothing where the job is done, or in one line why not. What would befall every job (disk, missing
-    library) comes back as an exception.
+def _run(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str | Exception:
+    """The outcome of a job: "" or the reason for its failure in one line; an exception where the error would
+    affect every job (disk, missing library).
     """
     try:
-        said = function(*arguments)
-        return said if isinstance(said, str) else ""
+        result = function(*arguments)
+        return result if isinstance(result, str) else ""
     except MemoryError as error:
         return f"memory: not enough for this video {_first_line(error)}".rstrip()
-    except OSError as error:  # those of libraries do not unpickle
+    except OSError as error:  # subclasses of libraries cannot be unpickled
         return error if type(error).__module__ == "builtins" else OSError(error.errno, _first_line(error))
     except ImportError as error:
         return ImportError(_first_line(error))
@@ -70,17 +71,17 @@ def _first_line(error: BaseException) -> str:
 
 
 class Worker:
-    """One spawned process and the job that it is at. A process that has died or was stopped is not used
-    again.
-    """
+    """One spawned process and its current job. A process that has died or was stopped is not used again."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy locks of detectors that hang
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork would copy the locks of detectors and deadlock
         self.channel, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()
-        self.job = -1  # number of the job that it is at; -1: starting
+        self.job = -1  # number of the current job; -1: starting
         self.alive, self.idle = True, False
         self._expect(START_SECONDS)
 
@@ -88,47 +89,47 @@ class Worker:
         self.limit_seconds, self.deadline = seconds, time.monotonic() + seconds
 
     def give(self, number: int, job: Job, timeout_seconds: float) -> None:
+        """Start a job; the worker must be idle."""
         assert self.idle and self.alive
         self.job, self.idle = number, False
         self._expect(timeout_seconds)
-        with contextlib.suppress(OSError):  # it is dead: `answer` will say so
+        with contextlib.suppress(OSError):  # it is dead, which `outcome` will report
             self.channel.send(job)
 
-    def answer(self, wait_seconds: float = 0.0) -> str | None:
-        """What became of the job: "" is done, other text says why not; None as long as it runs. Raises what
-        befalls every job.
+    def outcome(self, wait_seconds: float = 0.0) -> str | None:
+        """The outcome of the job, "" or the reason for its failure; None while it runs. Raises errors that
+        affect every job.
         """
         try:
             if self.channel.poll(wait_seconds):
-                said = self.channel.recv()
+                outcome = self.channel.recv()
             elif time.monotonic() < self.deadline:
                 return None
             else:
                 self.stop()
-                said = f"timeout: not done after {self.limit_seconds:g} s"
+                outcome = f"timeout: not done after {self.limit_seconds:g} s"
         except (EOFError, OSError):
             self.stop(patience_seconds=5)
-            said = f"crash: the worker died, {_exit_code(self.process.exitcode)}"
-        if isinstance(said, Exception):
-            raise said
-        if said and self.job == -1:
-            raise OSError(f"a worker process did not start ({said}); what it wrote above says why")
+            outcome = f"crash: the worker died, {_exit_code(self.process.exitcode)}"
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome and self.job == -1:
+            raise OSError(f"a worker process did not start ({outcome}); its output above tells why")
         self.idle = True
-        return said
+        return outcome
 
     def is_lost(self) -> bool:
-        """Whether it has ended; one that died between two jobs is found out here, so that no job is blamed
-        for it.
-        """
+        """Whether it has ended; a death between two jobs is noticed here, so that no job is blamed for it."""
         if self.alive and self.idle and self.channel.poll():
             self.stop()
         return not self.alive
 
     def stop(self, patience_seconds: float = 0) -> None:
+        """Kill the process, unless it ends by itself in time."""
         self.alive = False
         self.process.join(patience_seconds)
         self.process.kill()
-        self.process.join(10)  # one that waits for a dead network drive cannot be killed
+        self.process.join(10)  # a process that waits for a dead network drive cannot be killed
         self.channel.close()
 
 
@@ -140,25 +141,25 @@ def _exit_code(code: int | None) -> str:
 def run_jobs(
     jobs: Sequence[Job], *, workers: int, timeout_seconds: float
 ) -> Generator[tuple[int, str], None, None]:
-    """Number and outcome of every job ("" or why not), in the order in which they end. Raises what would
-    befall every job.
+    """Number and outcome of every job ("" or the reason for its failure), in the order of completion. Raises
+    errors that would affect every job.
     """
     waiting, left = deque(enumerate(jobs)), len(jobs)
     pool: list[Worker] = []
     try:
         while left:
             pool = [w for w in pool if not w.is_lost()]
-            at_work = sum(w.job >= 0 and not w.idle for w in pool)
-            pool += [Worker() for _ in range(min(workers, len(waiting) + at_work) - len(pool))]
+            running = sum(w.job >= 0 and not w.idle for w in pool)
+            pool += [Worker() for _ in range(min(workers, len(waiting) + running) - len(pool))]
             for w in pool:
                 if w.idle and waiting:
                     w.give(*waiting.popleft(), timeout_seconds)
             wait([w.channel for w in pool], POLL_SECONDS)
             for w in pool:
                 number = w.job
-                if not w.idle and (said := w.answer()) is not None and number >= 0:
+                if not w.idle and (outcome := w.outcome()) is not None and number >= 0:
                     left -= 1
-                    yield number, said
+                    yield number, outcome
     finally:
         for w in pool:
             w.stop()

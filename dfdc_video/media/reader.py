@@ -1,17 +1,13 @@
-"""The only file that reads media: probe a file, read frames by index, iterate over frames. `writer` writes
-face videos.
+"""Probe a video, iterate over its frames; `decoders` reads frames by index, `writer` writes face videos.
 
-Frames are uint8 RGB, (T, H, W, C), upright: rotation metadata is applied. Decoders run on one thread, since
-parallelism comes from workers, and are opened, read and closed, since long-lived readers leak (decord
-issues). A face video may also be a folder of PNG files (00000.png, ...) with their time stamps in
-timestamps.json: `probe`, `iter_frames` and `read_frames` take it like a file.
+Frames are uint8 RGB, (T, H, W, C), upright: rotation metadata is applied. A face video may also be a folder
+of PNG files (00000.png, ...) with their time stamps in timestamps.json, which is read like a file.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,48 +15,42 @@ from typing import Any
 import numpy as np
 
 from dfdc_video.records import Stream
-from dfdc_video.registry import DECODERS
 
-log = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 TIMESTAMPS = "timestamps.json"
 LIMITED, FULL = 1, 2  # FFmpeg's colour ranges: luma from 16 to 235, or from 0 to 255
 SMPTE170M = 6  # FFmpeg's name for the colour matrix of BT.601
-FALLBACKS = ("decord", "pyav", "opencv")
-_warned: set[Path] = set()
 
 
 class UnreadableVideo(ValueError):
-    """A file that is no video, or that does not decode to the end."""
+    """A file that is not a video, or that does not decode to the end."""
 
 
 def _rotation(stream, frame) -> int:
-    """Clockwise degrees by which the stored picture must be turned; PyAV reports the counter-clockwise
-    display matrix.
-    """
+    """Clockwise degrees by which the stored picture has to be rotated; PyAV's are counter-clockwise."""
     return int(round(-getattr(frame, "rotation", 0))) % 360
 
 
 def upright(image: np.ndarray, rotation_degrees: int) -> np.ndarray:
-    """A view of an image or a plane, turned clockwise."""
+    """A view of an image or a plane, rotated clockwise."""
     return np.rot90(image, k=-(rotation_degrees // 90)) if rotation_degrees else image
 
 
 @lru_cache
 def exact_scaling(way: str) -> Any:
-    """swscale's flag for a way to scale, with those for which every processor gives the same."""
+    """swscale's flag for an interpolation, with those that make its result the same on every processor."""
     from av.video.reformatter import Interpolation
 
     return Interpolation[way] | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class Picture:
-    """One decoded frame, upright, converted only as far as somebody asks.
+    """One decoded frame, upright, converted only on demand.
 
-    `stored` are the Y, U and V planes of 4:2:0, (H, W) and twice (H/2, W/2) uint8, as they lie in the file:
-    views of the decoder's memory for the usual yuv420p, for other formats and for the full range converted to
-    it once. `planes` are views of them, upright. `color` is what a face video cut from the planes has to say
-    of them: FFmpeg's numbers for matrix, range, primaries, transfer.
+    `stored` are the Y, U and V planes of 4:2:0, (H, W) and twice (H/2, W/2) uint8, with the orientation of
+    the file: views of the decoder's memory for the usual yuv420p; other formats and the full range are
+    converted to it once. `planes` are upright views of them. `color` describes the planes in a face video
+    that is cut from them: FFmpeg's numbers for matrix, range, primaries, transfer.
     """
 
     def __init__(self, frame: Any, rotation_degrees: int) -> None:
@@ -121,7 +111,7 @@ def _open(path: Path):
         container = av.open(str(path))
     except (av.FFmpegError, UnicodeDecodeError) as error:
         raise UnreadableVideo(
-            f"{path.name} is not a readable video: {error.strerror if hasattr(error, 'strerror') else error}"
+            f"{path.name} is not a readable video: {getattr(error, 'strerror', error)}"
         ) from error
     if not container.streams.video:
         container.close()
@@ -129,18 +119,22 @@ def _open(path: Path):
     stream = container.streams.video[0]
     stream.thread_type = "SLICE"
     stream.codec_context.thread_count = 1
-    # or damaged frames are painted over without a word
+    # otherwise damaged frames are concealed silently
     stream.codec_context.options = {"err_detect": "explode"}
     return container, stream
 
 
 def probe(path: str | Path) -> Stream:
-    """Size, rate, rotation and the time stamp of every frame. Reads packets and decodes the first frame only."""
+    """Size, rate, rotation and the time stamp of every frame; reads all packets, decodes the first frame
+    only.
+
+    UnreadableVideo where there is no decodable frame or the file is cut off, FileNotFoundError.
+    """
     import av
 
     path = Path(path)
     if path.is_dir():
-        return _probe_folder(path)
+        return probe_folder(path)
     container, stream = _open(path)
     with container:
         try:
@@ -162,15 +156,15 @@ def probe(path: str | Path) -> Stream:
 
 
 def _check_complete(path: Path, container, stream, pts: list[int]) -> None:
-    """Refuse an MP4 whose index, written in front, names more than the file holds; decoders would just stop
-    early.
+    """Refuse an MP4 whose index, written in front, names more frames than the file holds; decoders would just
+    stop early.
 
-    An edit list that trims the end shortens frames and duration alike and is no damage, so both must be
-    short.
+    An edit list that trims the end shortens frames and duration alike and is no damage; in a truncated file
+    only the frames are missing.
     """
     if "mp4" not in container.format.name or not stream.duration or not stream.time_base or not pts:
         return
-    # one frame's time where the file is whole
+    # the time of one frame where the file is whole
     missing = float((stream.duration - (max(pts) - min(pts))) * stream.time_base)
     if len(pts) < stream.frames and missing * float(stream.average_rate or 0) > 1.5:
         raise UnreadableVideo(
@@ -179,11 +173,10 @@ def _check_complete(path: Path, container, stream, pts: list[int]) -> None:
 
 
 def iter_pictures(path: str | Path) -> Iterator[Picture]:
-    """Every frame in order, as the decoder gives it; raises UnreadableVideo where decoding fails or the size
-    changes.
+    """Every frame in order, as decoded; raises UnreadableVideo where decoding fails or the size changes.
 
-    A picture that is let go gives its memory back to the decoder: hold on to few, copy what is wanted for
-    longer.
+    Pictures hold the decoder's memory until they are garbage-collected: keep few of them, copy pixels that
+    are needed for longer.
     """
     import av
 
@@ -209,7 +202,7 @@ def iter_frames(path: str | Path) -> Iterator[np.ndarray]:
     """Every frame in order, (H, W, 3) uint8 RGB, upright; raises UnreadableVideo where decoding fails."""
     path = Path(path)
     if path.is_dir():
-        yield from (_read_png(path, i) for i in range(_probe_folder(path).num_frames))
+        yield from (read_png(path, i) for i in range(probe_folder(path).num_frames))
     else:
         yield from (picture.rgb() for picture in iter_pictures(path))
 
@@ -224,7 +217,8 @@ def iter_luma(path: str | Path) -> Iterator[np.ndarray]:
         yield from (picture.planes[0] for picture in iter_pictures(path))
 
 
-def _probe_folder(path: Path) -> Stream:
+def probe_folder(path: Path) -> Stream:
+    """`probe` of a folder of PNG files."""
     try:
         stored = json.loads((path / TIMESTAMPS).read_text(encoding="utf-8"))
         fps, seconds = float(stored["fps"]), np.asarray(stored["seconds"], dtype=np.float64)
@@ -232,104 +226,15 @@ def _probe_folder(path: Path) -> Stream:
         raise UnreadableVideo(
             f"{path.name} is a folder without a readable {TIMESTAMPS}: expected a face video of PNG files"
         ) from error
-    height, width = _read_png(path, 0).shape[:2]
+    height, width = read_png(path, 0).shape[:2]
     return Stream(len(seconds), fps, height, width, 0, "png", seconds)
 
 
-def _read_png(path: Path, index: int) -> np.ndarray:
+def read_png(path: Path, index: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: a frame of a folder of PNG files."""
     import cv2
 
     image = cv2.imread(str(path / f"{index:05d}.png"), cv2.IMREAD_COLOR)
     if image is None:
         raise UnreadableVideo(f"{path.name}: {index:05d}.png is missing or damaged")
     return np.ascontiguousarray(image[..., ::-1])
-
-
-@DECODERS.register(name="decord")
-def read_decord(path: Path, indices: np.ndarray) -> np.ndarray:
-    """decord: random access, applies rotation."""
-    from decord import DECORDError, VideoReader, bridge, cpu
-
-    bridge.set_bridge("native")  # pytorchvideo sets another one for the whole process when it is imported
-    try:
-        reader = VideoReader(str(path), ctx=cpu(0), num_threads=1)
-        _check_range(path, indices, len(reader))
-        return reader.get_batch(indices.tolist()).asnumpy()
-    except (DECORDError, RuntimeError) as error:  # a file that is no video gives the second
-        raise UnreadableVideo(f"{path.name}: decord: {str(error).splitlines()[0][:200]}") from error
-
-
-@DECODERS.register(name="pyav")
-def read_pyav(path: Path, indices: np.ndarray) -> np.ndarray:
-    """PyAV: decodes from the start up to the last wanted frame; sequential, robust."""
-    wanted = set(indices.tolist())
-    found: dict[int, np.ndarray] = {}
-    count = 0
-    for count, image in enumerate(iter_frames(path), start=1):
-        if count - 1 in wanted:
-            found[count - 1] = image
-        if len(found) == len(wanted):
-            break
-    if len(found) < len(wanted):
-        _check_range(path, indices, count)
-    return np.stack([found[i] for i in indices.tolist()])
-
-
-@DECODERS.register(name="opencv")
-def read_opencv(path: Path, indices: np.ndarray) -> np.ndarray:
-    """OpenCV: sequential; it stops early on damaged files without a word, so the count is checked."""
-    import cv2
-
-    capture = cv2.VideoCapture(str(path))
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-    found: dict[int, np.ndarray] = {}
-    wanted, index = set(indices.tolist()), 0
-    try:
-        while len(found) < len(wanted) and capture.grab():
-            if index in wanted:
-                ok, image = capture.retrieve()
-                if not ok:
-                    break
-                found[index] = image[..., ::-1]
-            index += 1
-    finally:
-        capture.release()
-    if len(found) < len(wanted):
-        _check_range(path, indices, index)
-    return np.stack([found[i] for i in indices.tolist()])
-
-
-def _check_range(path: Path, indices: np.ndarray, num_frames: int) -> None:
-    if len(indices) and (indices.min() < 0 or indices.max() >= num_frames):
-        raise UnreadableVideo(
-            f"{path.name}: frames {indices.min()}..{indices.max()} asked for, the file gives {num_frames}"
-        )
-
-
-def read_frames(path: str | Path, indices: Iterable[int], *, decoder: str = "decord") -> np.ndarray:
-    """Frames at `indices` (any order, repeats allowed) as (T, H, W, 3) uint8 RGB.
-
-    Where the decoder fails, the others are tried, with one warning a file; UnreadableVideo where all fail.
-    decord 0.6.0 refuses some small widths (16, 24, 48 and 72 px of all even ones up to 258).
-    """
-    path, wanted = Path(path), np.asarray(list(indices), dtype=np.int64)
-    if path.is_dir():
-        _check_range(path, wanted, _probe_folder(path).num_frames)
-        return np.stack([_read_png(path, i) for i in wanted.tolist()])
-    if not path.is_file():
-        raise FileNotFoundError(f"no video at {path}")
-    if not path.stat().st_size:
-        raise UnreadableVideo(f"{path.name} is empty (0 bytes)")
-    # ascending order is what every decoder reads fastest
-    unique, inverse = np.unique(wanted, return_inverse=True)
-    errors: list[str] = []
-    for name in (decoder, *(f for f in FALLBACKS if f != decoder)):
-        try:
-            frames = DECODERS.get(name)(path, unique)[inverse]
-            if errors and path not in _warned:
-                _warned.add(path)
-                log.warning("%s; read with %s instead", "; ".join(errors), name)
-            return frames
-        except (UnreadableVideo, ImportError) as error:
-            errors.append(f"{name}: {error}")
-    raise UnreadableVideo("; ".join(errors))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from dfdc_video.files import partial_path, publish
 from dfdc_video.media.reader import TIMESTAMPS, exact_scaling
 
 FORMATS = ("h264", "lossless", "png")
 
 
 class PlaneScaler:
-    """Square pictures of 4:2:0, (H * 3 / 2, H) uint8 with Y, U and V below each other, to `size` pixels: the
-    same result on every machine.
+    """Scales square pictures of 4:2:0, (H * 3 / 2, H) uint8 with Y, U and V below each other, to `size`
+    pixels, with the same result on every machine.
     """
 
     def __init__(self, size: int) -> None:
@@ -31,22 +31,22 @@ class PlaneScaler:
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         import av
 
-        # the second cuts heights to a multiple of 4
+        # from_numpy_buffer needs no copy, but truncates heights to a multiple of 4
         wrap = av.VideoFrame.from_ndarray if len(planes) % 6 else av.VideoFrame.from_numpy_buffer
-        way = exact_scaling("AREA" if planes.shape[1] > self.size else "BICUBIC")
-        return self._swscale.reformat(
-            wrap(planes, format="yuv420p"), self.size, self.size, interpolation=way, threads=1
-        ).to_ndarray()
+        frame, way = (
+            wrap(planes, format="yuv420p"),
+            exact_scaling("AREA" if planes.shape[1] > self.size else "BICUBIC"),
+        )
+        return self._swscale.reformat(frame, self.size, self.size, interpolation=way, threads=1).to_ndarray()
 
 
 class VideoWriter:
-    """A face video, written to a temporary name and renamed on a clean exit: no half-written one is taken for
-    whole.
+    """Context manager that writes a face video, whole or not at all (see `files.publish`).
 
     `format` is h264 (`crf`, short GOPs), lossless (x264 with qp 0), or png: `path` is then a folder of
     00000.png, ... and timestamps.json. `add` takes (H, W, 3) uint8 RGB frames of one even size, `add_planes`
-    the Y, U and V planes of 4:2:0 below each other, whose colours `color` describes (see Picture); both take,
-    for variable rates, the time in seconds. What cannot be written is an OSError.
+    the Y, U and V planes of 4:2:0 below each other, with the colours that `color` describes (see Picture);
+    both take, for variable rates, the time in seconds. OSError where it cannot be written.
     """
 
     TIME_BASE = Fraction(1, 90000)
@@ -65,8 +65,7 @@ class VideoWriter:
         if format not in FORMATS:
             raise ValueError(f"format {format!r} of a face video, expected one of {', '.join(FORMATS)}")
         self.path, self.fps, self.format, self.color = Path(path), fps, format, color
-        # two writers never share one
-        self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self.temporary = partial_path(self.path, shared=True, keep_suffix=True)
         self.seconds: list[float] = []
         self.last_pts = -1
         self.container: Any = None
@@ -82,8 +81,8 @@ class VideoWriter:
         self.stream = self.container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1001))
         self.stream.pix_fmt = "yuv420p"
         quality = {"crf": str(crf)} if self.format == "h264" else {"qp": "0"}
-        # Without mbtree: below about 128 pixels x264's differs from run to run on equal frames, and it spends
-        # fewer bits where a face moves.
+        # Without mbtree, which below about 128 pixels makes x264 differ from run to run on equal frames, and
+        # spends fewer bits where a face moves.
         self.stream.options = {**quality, "preset": preset, "threads": "1", "mbtree": "0"}
         context = self.stream.codec_context
         context.gop_size, context.time_base = gop, self.TIME_BASE
@@ -92,7 +91,7 @@ class VideoWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What FFmpeg cannot write concerns the disk and not the video that is read: an OSError."""
+        """Turn errors of FFmpeg into OSError: they concern the disk, not the video that is read."""
         import av
 
         try:
@@ -102,9 +101,11 @@ class VideoWriter:
 
     @property
     def count(self) -> int:
+        """Frames so far."""
         return len(self.seconds)
 
     def add(self, image: np.ndarray, seconds: float | None = None) -> None:
+        """`image` is (H, W, 3) uint8 RGB."""
         self._put(image, "rgb24", image.shape[:2], seconds)
 
     def add_planes(self, planes: np.ndarray, seconds: float | None = None) -> None:
@@ -118,8 +119,8 @@ class VideoWriter:
 
         if not self.count and (size[0] % 2 or size[1] % 2):
             raise ValueError(
-                f"frames of {size[1]}x{size[0]} given to {self.path.name}; H.264 with 4:2:0 colour needs "
-                "even sizes"
+                f"frames of {size[1]}x{size[0]} px for {self.path.name}: H.264 with 4:2:0 colour needs even "
+                "sizes"
             )
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=pixel_format)
         seconds = self.count / self.fps if seconds is None else seconds
@@ -128,7 +129,7 @@ class VideoWriter:
         else:
             if not self.count:
                 self.stream.height, self.stream.width = size
-            # sources may repeat a time stamp, MP4 may not
+            # sources may repeat a time stamp, MP4 must not
             frame.pts = self.last_pts = max(round(seconds / self.TIME_BASE), self.last_pts + 1)
             frame.time_base = self.TIME_BASE
             with self._writing():
@@ -160,12 +161,11 @@ class VideoWriter:
         if self.format == "png":
             stamps = {"fps": self.fps, "seconds": [round(s, 6) for s in self.seconds]}
             (self.temporary / TIMESTAMPS).write_text(json.dumps(stamps) + "\n", encoding="utf-8")
-            shutil.rmtree(self.path, ignore_errors=True)
         else:
             with self._writing():
                 self.container.mux(self.stream.encode(None))
                 self.container.close()
-        self.temporary.replace(self.path)
+        publish(self.temporary, self.path)
 
     def _drop(self) -> None:
         if self.format == "png":

@@ -23,7 +23,8 @@ import pandas as pd
 
 from dfdc_video.files import write_atomic
 from dfdc_video.folders.prepared import Manifest
-from dfdc_video.media.reader import UnreadableVideo, read_frames
+from dfdc_video.media.decoders import read_frames
+from dfdc_video.media.reader import UnreadableVideo
 from dfdc_video.records import SPLIT_NAMES
 
 KITTI_LINE = "%d %d Face -1 -1 -10 %.2f %.2f %.2f %.2f -1 -1 -1 -1000 -1000 -1000 -10 %.4f\n"

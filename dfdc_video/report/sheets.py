@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dfdc_video.media.reader import UnreadableVideo, read_frames
+from dfdc_video.media.decoders import read_frames
+from dfdc_video.media.reader import UnreadableVideo
 
 SHEET, PAIRS, THUMB_PX = 48, 15, 72  # faces of a sheet, pairs, and the side of a picture
 GAIN = 4  # of the difference between a fake and its original

@@ -1,4 +1,4 @@
-"""Clips of face videos: right frames, same views, same result whatever the workers; bad files are told, not
+"""Clips of face videos: the right frames, the same views, independent of workers; bad files are reported, not
 replaced.
 """
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from dfdc_video.data.datamodule import ClipData, ResumableLoader
-from dfdc_video.data.dataset import ClipDataset, collate, fit
+from dfdc_video.data.dataset import ClipDataset, collate, scale_and_crop
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import basic
 from dfdc_video.folders.prepared import Manifest
-from dfdc_video.media.reader import read_frames
+from dfdc_video.media.decoders import read_frames
 from dfdc_video.registry import SAMPLERS
 
 
@@ -30,16 +30,10 @@ def test_an_item_holds_the_frames_that_it_names(prepared_root):
     item = dataset[(3, 11)]
     assert item["frames"].shape == (3, 4, 64, 64) and item["frames"].dtype == torch.uint8
     row = dataset.rows[3]
-    start = item["start_frame"]
-    expected = read_frames(
-        prepared_root / row["crop_path"], [start, start + 2, start + 4, start + 6], decoder="pyav"
-    )
+    indices = [item["start_frame"] + offset for offset in (0, 2, 4, 6)]
+    expected = read_frames(prepared_root / row["crop_path"], indices, decoder="pyav")
     assert np.array_equal(item["frames"].permute(1, 2, 3, 0).numpy(), expected)
-    assert (item["video_id"], item["track_id"], item["label"]) == (
-        row["video_id"],
-        row["track_id"],
-        row["label"],
-    )
+    assert all(item[key] == row[key] for key in ("video_id", "track_id", "label"))
 
 
 def test_views_are_all_clips_of_all_tracks_in_one_order(prepared_root):
@@ -58,7 +52,12 @@ def test_the_cache_gives_the_same_pixels_and_is_remade_when_the_video_changes(tm
     assert file.stat().st_mtime_ns == before, "the second read comes from the cache"
     crop = root / cached.rows[0]["crop_path"]
     crop.write_bytes((root / cached.rows[1]["crop_path"]).read_bytes())
-    assert torch.equal(cached[(0, 5)]["frames"], plain[(0, 5)]["frames"]) and file.stat().st_mtime_ns > before
+    assert torch.equal(cached[(0, 5)]["frames"], plain[(0, 5)]["frames"])
+    assert file.stat().st_mtime_ns > before
+    crop.touch()  # a newer face video with the same pixels
+    remade = cached[(0, 5)] and file.stat().st_mtime_ns
+    cached[(0, 6)]
+    assert remade >= crop.stat().st_mtime_ns and file.stat().st_mtime_ns == remade, "remade once"
 
 
 def test_the_sample_seed_decides_start_and_augmentation(prepared_root):
@@ -67,10 +66,10 @@ def test_the_sample_seed_decides_start_and_augmentation(prepared_root):
     assert any(not torch.equal(dataset[(0, 4)]["frames"], dataset[(0, s)]["frames"]) for s in range(5, 9))
     state = torch.get_rng_state()
     dataset[(0, 9)]
-    assert torch.equal(state, torch.get_rng_state()), "augmenting leaves the global generator alone"
+    assert torch.equal(state, torch.get_rng_state()), "augmentation does not change the global generator"
 
 
-def test_every_frame_of_a_clip_and_both_of_a_pair_are_augmented_alike():
+def test_every_frame_of_a_clip_and_both_videos_of_a_pair_are_augmented_alike():
     augment = basic()
     frame = (torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
     clip = frame.repeat(5, 1, 1, 1)
@@ -87,17 +86,17 @@ def test_bad_augmentation_settings():
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 48), (96, 96), (31, 57)])
-def test_fit_covers_and_cuts_the_centre(height, width):
+def test_frames_are_scaled_to_cover_and_cropped_at_the_centre(height, width):
     frames = np.zeros((1, 60, 60, 3), np.uint8)
     frames[0, 28:32, 28:32] = 255
-    out = fit(frames, height, width)[0, ..., 0].astype(float)
+    out = scale_and_crop(frames, height, width)[0, ..., 0].astype(float)
     assert out.shape == (height, width)
     ys, xs = np.mgrid[:height, :width]
     centre = (out * ys).sum() / out.sum(), (out * xs).sum() / out.sum()
     assert abs(centre[0] - (height - 1) / 2) < 1 and abs(centre[1] - (width - 1) / 2) < 1
 
 
-def test_an_unreadable_video_is_told_and_left_out(tmp_path, write_prepared):
+def test_an_unreadable_video_is_reported_and_left_out(tmp_path, write_prepared):
     root = write_prepared(tmp_path / "p", per_split={"train": 1, "val": 1, "test": 1})
     dataset = make(root)
     (root / dataset.rows[0]["crop_path"]).write_bytes(b"no video")
@@ -113,18 +112,9 @@ def test_short_tracks_are_dropped_or_filled(prepared_root):
 
 
 def data_module(root, clip=None, **kwargs):
-    settings = dict(
-        sampler=SAMPLERS.get("shuffle"),
-        augment=basic(),
-        batch_size=3,
-        test_batch_size=4,
-        num_clips=2,
-        seed=0,
-        num_workers=0,
-    )
-    return ClipData(
-        Manifest.load(root), clip or spec(), **settings | {"decoder": "decord", "cache": False} | kwargs
-    )
+    settings = {"sampler": SAMPLERS.get("shuffle"), "augment": basic(), "decoder": "decord", "cache": False}
+    settings |= {"batch_size": 3, "test_batch_size": 4, "num_clips": 2, "seed": 0, "num_workers": 0}
+    return ClipData(Manifest.load(root), clip or spec(), **settings | kwargs)
 
 
 def test_the_order_does_not_depend_on_the_number_of_workers(prepared_root):
@@ -134,7 +124,7 @@ def test_the_order_does_not_depend_on_the_number_of_workers(prepared_root):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_resumes_after_the_batches_that_it_handed_out(prepared_root, workers):
+def test_a_loader_resumes_after_its_last_batch(prepared_root, workers):
     whole = [b["track_id"] for b in data_module(prepared_root).train_dataloader()]
     loader = data_module(prepared_root, num_workers=workers).train_dataloader()
     iterator = iter(loader)

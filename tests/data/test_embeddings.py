@@ -1,6 +1,4 @@
-"""Embeddings on disk: what the frozen network says of every frame, made once, made anew where a face video
-changed.
-"""
+"""Per-frame embeddings on disk: computed once, and again where a face video changed."""
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ def read(path, num_frames):
 
 
 def colours(frames):
-    """(1, C, T, H, W) -> (1, T, C): a frozen network whose answer is known."""
+    """(1, C, T, H, W) -> (1, T, C): a frozen network with known embeddings."""
     return frames.float().mean((3, 4)).transpose(1, 2)
 
 
@@ -41,23 +39,16 @@ def test_a_clip_of_embeddings_is_that_of_its_frames(root):
     embedded = ClipDataset(root, tracks, SPEC, embeddings=folder)
     for seed in range(3):
         frames, item = plain[(1, seed)], embedded[(1, seed)]
-        assert {k: frames[k] for k in ("label", "track_id", "start_frame")} == {
-            k: item[k] for k in ("label", "track_id", "start_frame")
-        }
-        assert (
-            "frames" not in item
-            and item["embeddings"].shape == (4, 3)
-            and item["embeddings"].dtype == torch.float32
-        )
-        # half precision
-        torch.testing.assert_close(
-            item["embeddings"], colours(frames["frames"][None])[0], rtol=1e-3, atol=0.06
-        )
+        assert all(frames[key] == item[key] for key in ("label", "track_id", "start_frame"))
+        assert "frames" not in item and item["embeddings"].shape == (4, 3)
+        assert item["embeddings"].dtype == torch.float32
+        expected = colours(frames["frames"][None])[0]
+        torch.testing.assert_close(item["embeddings"], expected, rtol=1e-3, atol=0.06)  # half precision
     batch = collate([embedded[(i, 0)] for i in range(3)])
     assert batch["embeddings"].shape == (3, 4, 3) and batch["frames"] is None and len(batch["label"]) == 3
 
 
-def test_what_is_there_is_kept_and_what_changed_is_made_anew(root):
+def test_embeddings_are_kept_until_their_face_video_changes(root):
     folder, tracks = make(root, num_workers=2)
     stamps = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
     assert set(stamps) == {f"{t}.npy" for t in tracks["track_id"]}
@@ -73,10 +64,10 @@ def test_what_is_there_is_kept_and_what_changed_is_made_anew(root):
     make(root)
     changed = {p.name for p in folder.iterdir() if stamps[p.name] != p.stat().st_mtime_ns}
     assert changed == {first, second} and not list(folder.glob(".*"))
-    assert make(root, key="other")[0] != folder, "another network has another folder"
+    assert make(root, key="other")[0] != folder, "every network has its own folder"
 
 
-def test_a_track_that_cannot_be_read_is_told_and_has_none(root, caplog):
+def test_a_track_that_cannot_be_read_is_reported_and_has_none(root, caplog):
     tracks = Manifest.load(root).tracks_of("train")
     (root / tracks["crop_path"][0]).write_bytes(b"no video")
     folder, _ = make(root)
@@ -86,8 +77,8 @@ def test_a_track_that_cannot_be_read_is_told_and_has_none(root, caplog):
     assert len(batch["embeddings"]) == 1 and "has no embeddings" in batch["errors"][0][1]
 
 
-def test_numbers_beyond_half_precision_are_an_error_and_leave_nothing(root):
-    with pytest.raises(ValueError, match="beyond half precision"):
+def test_embeddings_that_exceed_half_precision_are_an_error_and_leave_nothing(root):
+    with pytest.raises(ValueError, match="exceed half precision"):
         make(root, embed=lambda frames: colours(frames) * 1e6)
     assert not list((root / "cache").rglob("*.npy"))
     assert np.load(next(make(root)[0].glob("*.npy"))).dtype == np.float16

@@ -1,5 +1,5 @@
-"""Masks of altered pixels beside the frames: of the same frames, cut and mirrored as they are, and unknown
-where nobody made one.
+"""Masks of altered pixels beside the frames: of the same frames, cropped and mirrored alike, unknown for a
+fake without one.
 """
 
 import shutil
@@ -39,9 +39,8 @@ def test_a_mask_belongs_to_the_frames_of_its_clip(masked_root):
     frames = item["start_frame"] + 2 * np.arange(4)
     expected = load_mask(mask_path(masked_root / dataset.rows[index]["crop_path"]), threshold=5.0)[frames]
     assert item["mask"].shape == (4, 64, 64) and item["mask"].dtype == torch.uint8 and item["mask_known"]
-    assert np.array_equal(item["mask"].numpy() == 255, expected) and 0.2 < expected.mean() < 0.5, (
-        "the red corner, and a rim of its blur"
-    )
+    assert np.array_equal(item["mask"].numpy() == 255, expected)
+    assert 0.2 < expected.mean() < 0.5, "the red corner with a blurred rim"
     real = dataset[(of_label(dataset, 0), 11)]
     assert real["mask_known"] and not real["mask"].any()
 
@@ -57,16 +56,16 @@ def test_the_cache_gives_the_same_masks(masked_root, tmp_path):
     assert len(list((root / "cache" / "48x48").glob("*_mask5.npy"))) == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_mask_is_cut_and_mirrored_as_its_frames_are(seed):
+def test_a_mask_is_cropped_and_mirrored_like_its_frames():
     mask = torch.zeros(3, 64, 64, dtype=torch.uint8)
     mask[:, 8:40, 20:36] = 255
     frames = mask[:, None].repeat(1, 3, 1, 1)
-    torch.manual_seed(seed)
-    moved, target = basic(crop_scale=0.5, brightness=0.0, contrast=0.0, saturation=0.0)(frames, mask)
-    bright = moved[:, 0] >= 128
-    overlap = (bright & (target == 255)).sum() / (bright | (target == 255)).sum()
-    assert overlap > 0.8 and not torch.equal(target, mask) and set(target.unique().tolist()) <= {0, 255}
+    for seed in range(4):
+        torch.manual_seed(seed)
+        moved, target = basic(crop_scale=0.5, brightness=0.0, contrast=0.0, saturation=0.0)(frames, mask)
+        bright, altered = moved[:, 0] >= 128, target == 255
+        assert (bright & altered).sum() / (bright | altered).sum() > 0.8
+        assert not torch.equal(target, mask) and set(target.unique().tolist()) <= {0, 255}
 
 
 def test_frames_are_augmented_alike_with_and_without_a_mask(masked_root):
@@ -84,26 +83,17 @@ def test_a_fake_without_a_mask_is_unknown_and_a_set_without_any_is_refused(maske
     shutil.copytree(masked_root, root)
     masks = sorted(root.glob("tracks/train*marked/*_mask.mp4"))
     masks[0].unlink()
-    settings = dict(
-        sampler=SAMPLERS.get("shuffle"),
-        augment=None,
-        batch_size=3,
-        test_batch_size=4,
-        num_clips=2,
-        seed=0,
-        num_workers=0,
-    )
-    data = ClipData(Manifest.load(root), spec(), **settings, decoder="decord", cache=False, masks=5.0)
+    settings = {"sampler": SAMPLERS.get("shuffle"), "augment": None, "decoder": "decord", "cache": False}
+    settings |= {"batch_size": 3, "test_batch_size": 4, "num_clips": 2, "seed": 0, "num_workers": 0}
+    data = ClipData(Manifest.load(root), spec(), **settings, masks=5.0)
     dataset = data.dataset("train")
     assert "1 of 4 tracks of fakes have no difference mask" in caplog.text
     batch = collate([dataset[(i, 0)] for i in range(len(dataset))])
     without = batch["video_id"].index(masks[0].parent.name)
-    assert batch["mask"].shape == (8, 4, 64, 64) and (~batch["mask_known"]).nonzero().flatten().tolist() == [
-        without
-    ]
+    assert batch["mask"].shape == (8, 4, 64, 64)
+    assert (~batch["mask_known"]).nonzero().flatten().tolist() == [without]
     for mask in masks[1:]:
         mask.unlink()
-    with pytest.raises(
-        ValueError, match="has no difference mask of any fake: prepare it with --masks, or set MASK.WEIGHT 0"
-    ):
+    expected = "has no difference mask of any fake: prepare it with --masks, or set MASK.WEIGHT 0"
+    with pytest.raises(ValueError, match=expected):
         data.dataset("train")

@@ -50,10 +50,9 @@ def test_balanced_has_as_many_of_each_class_in_every_batch():
     labels = table()["label"].to_numpy()
     for batch in batches("balanced"):
         assert sum(labels[i] for i, _ in batch) * 2 == len(batch)
-    drawn = [i for batch in batches("balanced") for i, _ in batch]
-    assert {drawn.count(i) for i in range(20) if labels[i] == 0} == {2}, (
-        "every real twice before any a third time"
-    )
+    sampled = [i for batch in batches("balanced") for i, _ in batch]
+    reals = {sampled.count(i) for i in range(20) if labels[i] == 0}
+    assert reals == {2}, "every real twice before any a third time"
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 7])
@@ -66,11 +65,10 @@ def test_pairs_stay_together_with_one_seed_whatever_the_batch_size(batch_size):
             assert tracks["video_id"][real] == tracks["source_id"][fake] and seed == other_seed
             seen.add(real)
     assert len(seen) == 5, "no original is lost"
-    assert len({f for e in range(30) for b in batches("pairs", epoch=e) for f, _ in b[1::2]}) == 15, (
-        "every fake comes up"
-    )
+    fakes = {f for epoch in range(30) for b in batches("pairs", epoch=epoch) for f, _ in b[1::2]}
+    assert len(fakes) == 15, "every fake occurs"
 
 
-def test_pairs_without_pairs_is_refused():
-    with pytest.raises(ValueError, match="no fake of this split has its original"):
+def test_pairs_need_fakes_together_with_their_originals():
+    with pytest.raises(ValueError, match="this split has no fake together with its original"):
         batches("pairs", tracks=table()[lambda t: t["label"] == 1].reset_index(drop=True))

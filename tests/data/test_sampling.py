@@ -34,7 +34,7 @@ def test_stride_in_frames_ignores_time():
 
 
 @pytest.mark.parametrize("fps", [24, 25, 30])
-def test_last_start_is_the_last_that_holds_a_whole_clip(fps):
+def test_last_start_is_the_last_with_a_whole_clip(fps):
     stamps = np.arange(3 * fps) / fps
     last = last_start(stamps, spec(16))
     assert np.diff(clip_indices(stamps, last, spec(16))).min() > 0, "no frame is repeated"
@@ -58,24 +58,19 @@ def test_views_are_even_and_deterministic():
     last = last_start(stamps, spec(16))
     assert view_starts(stamps, spec(16), 3) == [0, round(last / 2), last]
     assert view_starts(stamps, spec(16), 1) == [last // 2]
-    assert view_starts(np.arange(10) / 30, spec(16), 4) == [0], (
-        "a short track has one view, not four equal ones"
-    )
+    short = view_starts(np.arange(10) / 30, spec(16), 4)
+    assert short == [0], "a short track has one view, not four equal ones"
 
 
 def test_random_starts_cover_all_and_follow_the_seed():
     stamps = np.arange(60) / 30
     last = last_start(stamps, spec())
-    drawn = [random_start(stamps, spec(), np.random.default_rng(s)) for s in range(400)]
-    assert set(drawn) == set(range(last + 1))
-    assert drawn[7] == random_start(stamps, spec(), np.random.default_rng(7))
+    starts = [random_start(stamps, spec(), np.random.default_rng(s)) for s in range(400)]
+    assert set(starts) == set(range(last + 1))
+    assert starts[7] == random_start(stamps, spec(), np.random.default_rng(7))
 
 
-def test_policy_says_what_must_be_equal():
-    assert spec().policy(num_clips=4) == {
-        "num_frames": 7,
-        "stride_seconds": 0.066667,
-        "short": "repeat_last",
-        "num_clips": 4,
-    }
+def test_policy_holds_what_comparable_runs_must_share():
+    expected = {"num_frames": 7, "stride_seconds": 0.066667, "short": "repeat_last", "num_clips": 4}
+    assert spec().policy(num_clips=4) == expected
     assert "stride_frames" in spec(frames=2).policy(num_clips=1)

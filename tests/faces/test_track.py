@@ -57,7 +57,7 @@ def test_flicker_is_no_cut(amplitude):
 
 def test_fast_motion_flashes_and_repeated_frames_are_no_cuts():
     t, y, x = np.ogrid[:60, :18, :32]
-    # a third of the width, to and fro
+    # back and forth over a third of the width
     block = 40 + 160 * np.exp(-(((x - 16 - 14 * np.sin(t / 4)) / 5) ** 4) - ((y - 9) / 6) ** 4)
     assert find_cuts(block) == []
     assert find_cuts(np.repeat(block, 2, axis=0)) == []  # every frame shown twice
@@ -71,14 +71,14 @@ def test_a_still_and_a_single_frame():
     assert find_cuts(np.zeros((1, 18, 32))) == []
 
 
-@pytest.mark.skipif(not FOOTAGE.is_file(), reason="real footage is not here")
+@pytest.mark.skipif(not FOOTAGE.is_file(), reason="no real footage on this machine")
 def test_cuts_of_real_footage():
     frames = iter_frames(FOOTAGE)
     grey = [
         cv2.cvtColor(cv2.resize(f, CUT_THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
         for f in frames
     ]
-    assert find_cuts(np.stack(grey)) == [20, 82, 211]  # as seen by eye
+    assert find_cuts(np.stack(grey)) == [20, 82, 211]  # found by watching
 
 
 def test_iou_is_torchvisions():
@@ -107,7 +107,7 @@ def test_two_people_stay_two():
 
 def test_assignment_is_the_best_in_total_and_not_greedy():
     before = [face(0, 0), face(0, 16)]
-    # greedy would give the second chain the first face and leave the other one out
+    # greedily, the second chain would get the first face and the first chain none
     after = [face(5, 12), face(5, 26)]
     chains = link_faces([before, after])
     assert [[f.box_px[0] for f in c] for c in chains] == [[0, 12], [16, 26]]
@@ -120,34 +120,33 @@ def test_gap_tolerance(gap, expected):
 
 
 def test_identity_never_continues_over_a_cut():
-    looked_at = list(range(0, 40, 5))
-    detections = [[face(t, 100)] for t in looked_at]  # the same place on both sides
-    tracks = build_tracks(detections, looked_at, num_frames=40, cuts=[18])
+    detection_frames = list(range(0, 40, 5))
+    detections = [[face(t, 100)] for t in detection_frames]  # the same place on both sides
+    tracks = build_tracks(detections, detection_frames, num_frames=40, cuts=[18])
     assert [(t.start_frame, t.end_frame) for t in tracks] == [(0, 18), (18, 40)]
-    assert [(t.start_frame, t.end_frame) for t in build_tracks(detections, looked_at, num_frames=40)] == [
-        (0, 40)
-    ]
+    (uncut,) = build_tracks(detections, detection_frames, num_frames=40)
+    assert (uncut.start_frame, uncut.end_frame) == (0, 40)
 
 
 def test_two_people_who_change_places_at_a_cut_are_four_tracks():
-    looked_at = list(range(0, 40, 5))
+    detection_frames = list(range(0, 40, 5))
     detections = [
         [face(t, 20, size=40), face(t, 200, size=60)]
         if t < 20
         else [face(t, 20, size=60), face(t, 200, size=40)]
-        for t in looked_at
+        for t in detection_frames
     ]
-    tracks = build_tracks(detections, looked_at, num_frames=40, cuts=[20])
+    tracks = build_tracks(detections, detection_frames, num_frames=40, cuts=[20])
     assert len(tracks) == 4
     for track in tracks:
         assert not track.start_frame < 20 < track.end_frame
         assert np.ptp(track.boxes_px[:, 2] - track.boxes_px[:, 0]) == 0
 
 
-def test_a_face_that_comes_and_goes_is_not_held_to_the_edge():
-    looked_at = list(range(0, 40, 5))
-    detections = [[face(t, 50 + t)] if 10 <= t <= 20 else [] for t in looked_at]
-    (track,) = build_tracks(detections, looked_at, num_frames=40)
+def test_a_face_that_appears_and_leaves_is_not_extended_to_the_edge():
+    detection_frames = list(range(0, 40, 5))
+    detections = [[face(t, 50 + t)] if 10 <= t <= 20 else [] for t in detection_frames]
+    (track,) = build_tracks(detections, detection_frames, num_frames=40)
     assert (track.start_frame, track.end_frame) == (10, 21)
     assert track.boxes_px[3, 0] == pytest.approx(63)
 
@@ -157,17 +156,19 @@ def test_no_face_no_track():
 
 
 def test_weak_detections_are_ignored_and_the_best_is_remembered():
-    looked_at = list(range(0, 40, 5))
-    detections = [[face(t, 50, confidence=0.35 + 0.01 * t), face(t, 200, confidence=0.2)] for t in looked_at]
-    (track,) = build_tracks(detections, looked_at, num_frames=40, min_confidence=0.3)
+    detection_frames = list(range(0, 40, 5))
+    detections = [
+        [face(t, 50, confidence=0.35 + 0.01 * t), face(t, 200, confidence=0.2)] for t in detection_frames
+    ]
+    (track,) = build_tracks(detections, detection_frames, num_frames=40, min_confidence=0.3)
     assert track.best_confidence == pytest.approx(0.7) and track.confidence == pytest.approx(0.525)
-    assert len(build_tracks(detections, looked_at, num_frames=40)) == 2
+    assert len(build_tracks(detections, detection_frames, num_frames=40)) == 2
 
 
-def test_detection_rate_counts_the_looks_between_the_first_and_the_last_detection():
-    looked_at = list(range(0, 60, 5))
-    detections = [[face(t, 50)] if t in (10, 15, 30, 40) else [] for t in looked_at]
-    (track,) = build_tracks(detections, looked_at, num_frames=60)
+def test_detection_rate_counts_detection_frames_between_the_first_and_the_last_detection():
+    detection_frames = list(range(0, 60, 5))
+    detections = [[face(t, 50)] if t in (10, 15, 30, 40) else [] for t in detection_frames]
+    (track,) = build_tracks(detections, detection_frames, num_frames=60)
     assert track.detection_rate == pytest.approx(4 / 7)  # 10, 15, 20, 25, 30, 35, 40
     assert build_tracks([[face(0, 50)], [], []], [0, 5, 10], num_frames=15)[0].detection_rate == 1
 
@@ -191,11 +192,9 @@ def test_smoothing_follows_time_and_not_the_frame_number():
     even = np.arange(200) / 25
     expected = gaussian_filter1d(values, 0.2 * 25, axis=0, truncate=4)
     assert np.abs(smooth(values, even, seconds=0.2) - expected)[25:-25].max() < 2e-3
-    assert np.array_equal(smooth(values, even, seconds=0), values) and smooth(
-        values[:0], even[:0], seconds=1
-    ).shape == (0, 4)
-    pause = np.array([0, 0.04, 0.08, 30, 30.04])  # what lies half a minute away has no say
-    assert np.allclose(
-        smooth(np.array([[1.0], [1], [1], [9], [9]]), pause, seconds=0.2).ravel(), [1, 1, 1, 9, 9]
-    )
+    assert np.array_equal(smooth(values, even, seconds=0), values)
+    assert smooth(values[:0], even[:0], seconds=1).shape == (0, 4)
+    pause = np.array([0, 0.04, 0.08, 30, 30.04])  # values half a minute away have no influence
+    steps = np.array([[1.0], [1], [1], [9], [9]])
+    assert np.allclose(smooth(steps, pause, seconds=0.2), steps)
     assert np.allclose(smooth(np.full((200, 4), 3.5), even, seconds=0.5), 3.5)

@@ -1,5 +1,5 @@
-"""cluster.py on a real Ray cluster of two nodes on this machine, one of which is killed in the middle: the
-result is the local one.
+"""Jobs on a real Ray cluster of two nodes on this machine, one of which is killed meanwhile: the result is
+the same as locally.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": Fal
 
 @pytest.fixture
 def folder():
-    """A short path: Ray's sockets allow no long one."""
+    """A short path, as Ray's sockets require."""
     made = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     yield made
     shutil.rmtree(made, ignore_errors=True)
 
 
-# In the workers of a node, through a sitecustomize.py: the second node stops for good in its first face
+# For the workers of a node, through a sitecustomize.py: the second node stops for good in its first face
 # video, the head waits for that in its third.
 HOLD = """
 import os, time
@@ -59,7 +59,7 @@ def nodes(folder):
     from ray._private.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
-    # a head with a temp_dir of its own writes there, too, and does not make it
+    # a head with its own temp_dir writes there, too, and does not create it
     Path(get_ray_address_file(None)).parent.mkdir(exist_ok=True)
     (folder / "hook").mkdir()
     (folder / "hook/sitecustomize.py").write_text(HOLD)
@@ -76,16 +76,14 @@ def nodes(folder):
 
 
 def outcome(out: Path) -> dict[str, bytes]:
-    """Every file of a data set but its page; of results and summary, all but the times that they took."""
-    files = {
-        p.relative_to(out).as_posix(): p.read_bytes()
-        for p in sorted(out.rglob("*"))
-        if p.is_file() and p.name != "summary.html"
-    }
-    timed = {k for k in files if k.startswith("work/") or k == "summary.json"}
-    return {
-        k: json.dumps({**json.loads(v), "seconds": 0}).encode() if k in timed else v for k, v in files.items()
-    }
+    """Every file of a data set except its page; results and summary without the measured times."""
+    found = {}
+    for path in sorted(p for p in out.rglob("*") if p.is_file() and p.name != "summary.html"):
+        name, content = path.relative_to(out).as_posix(), path.read_bytes()
+        if name.startswith("work/") or name == "summary.json":
+            content = json.dumps({**json.loads(content), "seconds": 0}).encode()
+        found[name] = content
+    return found
 
 
 def test_a_node_that_is_killed_changes_nothing(nodes, folder, make_video, monkeypatch):
@@ -93,36 +91,33 @@ def test_a_node_that_is_killed_changes_nothing(nodes, folder, make_video, monkey
     labels = {}
     for n in range(12):
         make_video(f"raw/v{n:02d}.mp4", num_frames=60, identity=n, height=180, width=240)
-        labels[f"v{n:02d}.mp4"] = (
-            {"label": "FAKE", "original": f"v{n - 6:02d}.mp4"} if n >= 6 else {"label": "REAL"}
-        )
-    (root := make_video("raw/broken.mp4", num_frames=9).parent).joinpath("broken.mp4").write_bytes(
-        b"no video"
-    )
+        fake = {"label": "FAKE", "original": f"v{n - 6:02d}.mp4"}
+        labels[f"v{n:02d}.mp4"] = fake if n >= 6 else {"label": "REAL"}
+    root = make_video("raw/broken.mp4", num_frames=9).parent
+    (root / "broken.mp4").write_bytes(b"not a video")
     (root / "metadata.json").write_text(json.dumps({**labels, "broken.mp4": {"label": "REAL"}}))
     local = prepare("dfdc", root, folder / "local", size=64, workers=2)
     lost = []
-    answer = cluster_module._answer
-    monkeypatch.setattr(
-        cluster_module,
-        "_answer",
-        lambda *a: (lost.append(1) if (said := answer(*a)) is None else None, said)[1],
-    )
+
+    def watched(*arguments, outcome_of=cluster_module._outcome):
+        found = outcome_of(*arguments)
+        lost.extend([1] if found is None else [])
+        return found
+
+    monkeypatch.setattr(cluster_module, "_outcome", watched)
     killer = threading.Thread(target=kill_at_work, args=(cluster, second, folder / "held"), daemon=True)
     killer.start()
     prepare("dfdc", root, folder / "out", size=64, ray=cluster.address)
     killer.join(timeout=10)
-    assert lost and not killer.is_alive(), "the node was to be killed at work"
+    assert lost and not killer.is_alive(), "the node should have been killed during its work"
     assert len(local.videos) == 13 and len(local.tracks) == 12
     found = outcome(folder / "out")
-    assert (
-        found == outcome(folder / "local")
-        and {"train.csv", "tracks.parquet", "quarantine.csv", "kitti/v00.txt"} <= found.keys()
-    )
+    assert found == outcome(folder / "local")
+    assert {"train.csv", "tracks.parquet", "quarantine.csv", "kitti/v00.txt"} <= found.keys()
 
 
 def kill_at_work(cluster, node, held: Path) -> None:
-    """Kill a node while it is at work on a video."""
+    """Kill a node while it processes a video."""
     while not held.exists():
         time.sleep(0.05)
     cluster.remove_node(node, allow_graceful=False)
@@ -137,26 +132,17 @@ time.sleep(60)
 """
 
 
-def test_what_goes_wrong_has_the_same_reasons_as_without_a_cluster(folder, tmp_path):
+def test_failures_have_the_same_reasons_as_without_a_cluster(folder):
     (folder / "kill.py").write_text(KILL)
-    calls = [
-        (os._exit, (3,)),
-        (time.sleep, (60,)),
-        (int, ("x",)),
-        (os._exit, (0,)),
-        *[(time.sleep, (0.01,))] * 3,
-    ]
+    quick = (time.sleep, (0.01,))
+    calls = [(os._exit, (3,)), (time.sleep, (60,)), (int, ("x",)), (os._exit, (0,)), quick, quick, quick]
     settings = {"workers": 1, "timeout_seconds": 3}
     with connect("local", workers=2, root=folder, out=folder) as run:
         assert len(list(folder.glob(".ray-*"))) == 1
         assert dict(run(calls, **settings)) == dict(run_jobs(calls, **settings))
         killer = (runpy.run_path, (str(folder / "kill.py"),))
-        assert dict(run([killer, *calls[4:]], **settings)) == {
-            0: "crash: its node or worker was lost 4 times",
-            1: "",
-            2: "",
-            3: "",
-        }
+        expected = {0: "crash: its node or worker was lost 4 times", 1: "", 2: "", 3: ""}
+        assert dict(run([killer, quick, quick, quick], **settings)) == expected
         assert (folder / "kill.py.log").read_text() == "xxxx"
         with pytest.raises(FileNotFoundError, match="/nowhere"):
             list(run([(os.stat, ("/nowhere",))], **settings))
@@ -165,15 +151,21 @@ def test_what_goes_wrong_has_the_same_reasons_as_without_a_cluster(folder, tmp_p
 
 def test_a_node_without_the_storage_is_named(folder, monkeypatch):
     monkeypatch.setattr(cluster_module, "STORAGE_SECONDS", 0.5)
-    with pytest.raises(ValueError, match=("does not see .*/elsewhere: --root and --out must be on storage that every node has")), \
-            connect("local", workers=1, root=folder / "elsewhere", out=folder) as run:  # fmt: skip
+    expected = "does not see .*/elsewhere: --root and --out must be on storage that every node has"
+    with (
+        pytest.raises(ValueError, match=expected),
+        connect("local", workers=1, root=folder / "elsewhere", out=folder) as run,
+    ):
         list(run([(int, ("1",))], workers=1, timeout_seconds=30))
 
 
 def test_no_cluster_and_no_ray(folder, monkeypatch):
     for address in ("127.0.0.1:9", "nonsense", "host:port"):
-        with pytest.raises(ValueError, match=f"no Ray cluster could be used at '{address}' .*--ray local"), \
-                connect(address, workers=1, root=folder, out=folder):  # fmt: skip
+        expected = f"no Ray cluster could be used at '{address}' .*--ray local"
+        with (
+            pytest.raises(ValueError, match=expected),
+            connect(address, workers=1, root=folder, out=folder),
+        ):
             pass
     monkeypatch.setitem(sys.modules, "ray", None)
     with (

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from dfdc_video.folders.prepared import Manifest
-from dfdc_video.media.reader import probe, read_frames
+from dfdc_video.media.decoders import read_frames
+from dfdc_video.media.reader import probe
 from dfdc_video.media.writer import VideoWriter
 from dfdc_video.preparation import exports
 from dfdc_video.preparation.exports import write_images, write_kitti

@@ -213,7 +213,7 @@ def test_bad_files_are_kept_apart_and_named(raw, tmp_path):
         == "contradictory labels: same content as real/good.mp4, which has label 0"
     )
     assert "0 bytes" in reasons["fake/empty.mp4"] and "not a readable video" in reasons["fake/text.mp4"]
-    assert "absurd duration: 0.1 s" in reasons["fake/flash.mp4"]
+    assert "implausible duration: 0.1 s" in reasons["fake/flash.mp4"]
     assert reasons["fake/grey.mp4"].startswith("no face") and reasons["fake/short.mp4"].startswith(
         "short track: 7 frames"
     )

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from dfdc_video.media.reader import UnreadableVideo, iter_frames, probe, read_frames
+from dfdc_video.media.decoders import read_frames
+from dfdc_video.media.reader import UnreadableVideo, iter_frames, probe
 
 SMALL = {
     "num_identities": 2,

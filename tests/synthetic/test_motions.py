@@ -108,8 +108,8 @@ def test_every_sweep_visits_all_values_equally_often(motions, way):
 
 
 def test_a_frame_has_the_same_distribution_in_every_class(motions):
-    """Of every quantity at any one time, and of the products of two: frame 7 of 400 videos of each class, with
-    independent random numbers.
+    """Of every quantity at any one time, and of the products of two: frame 7 of 400 videos of each class,
+    with independent random numbers.
     """
     place = {"num_frames": 8, "fps": 30, "clip_seconds": 1.07, "strength": 1.0}
     names = list(motions.REACH)
