@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dfdc_video.config import PLAIN, SHARED, complete, config_names, find_config, keywords, merge, read_tree
+from dfdc_video.config import complete, config_names, find_config, keywords, merge, read_tree
+from dfdc_video.config.schema import PLAIN, SHARED
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.weights.load import LoadReport, load_weights
 from dfdc_video.models.weights.write import save_pyslowfast

@@ -4,7 +4,7 @@ Markdown files that lie elsewhere in the repository.
     write(Path("docs/_generated"))
 
 Nothing on these pages is written twice: verbs and flags come from the parsers of `dfdc_video.cli`, settings
-from `dfdc_video.config`, from the signatures of registered components and from the settings of `prepare`.
+from `dfdc_video.config.schema`, the signatures of registered components and the settings of `prepare`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dfdc_video import config
 from dfdc_video.cli import build_parser
+from dfdc_video.config import schema as config
 from dfdc_video.registry import ALL, Registry, settings_of, summary_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,8 @@ from lightning.pytorch.loggers import Logger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from yacs.config import CfgNode
 
-from dfdc_video.config import SHARED, config_hash, keywords, to_dict
+from dfdc_video.config import config_hash, keywords, to_dict
+from dfdc_video.config.schema import SHARED
 from dfdc_video.data.datamodule import ClipData
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.environment import bf16_is_native
