@@ -1,6 +1,4 @@
-"""Special cases in which a network must agree with another one: timm's 2D network, pytorchvideo's hub, a loop
-by hand.
-"""
+"""Special cases in which a network must agree with another: timm's 2D network, pytorchvideo's hub, a loop."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from dfdc_video.models.slowfast import slow_indices
 
 
 def warm(module):
-    """Running statistics of a network that has seen data: those of a new one would hide a wrong norm."""
+    """Running statistics as after training; initial ones would hide a wrong norm."""
     generator = torch.Generator().manual_seed(3)
     for name, tensor in module.named_buffers():
         if name.endswith("running_mean"):
@@ -40,7 +38,7 @@ def clip(batch=2, num_frames=9, size=(64, 64)):
 )
 @pytest.mark.parametrize("padding", ["zero", "replicate"])
 def test_inflated_network_is_the_2d_network_on_a_constant_clip(backbone, blocks, count, size, padding):
-    """Interior frames see only their like; with replicate padding all frames do."""
+    """Frames beyond the reach of the padding; with replicate padding all frames."""
     torch.manual_seed(0)
     twin = warm(timm.create_model(backbone, num_classes=2)).eval()
     torch.manual_seed(0)

@@ -1,9 +1,9 @@
-"""Networks of others, rebuilt here and filled through `load_weights` from files with the originals' own
-names, give the originals' outputs.
+"""Networks of other programs, filled through `load_weights` from files with the original names, give the
+original outputs.
 
-`reference/*.json` were recorded with the original code: names and shapes of its state dict, and its logits
-for weights and an input that follow from names and shapes alone (`fill` and `clip`). efficientnet_pytorch is
-asked itself.
+`reference/*.json` was recorded with the original code: names and shapes of its state dict, and its logits for
+weights and an input that are functions of names and shapes only (`fill` and `clip`). efficientnet_pytorch is
+compared directly.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def reference(name):
 
 
 def close(found, wanted, tolerance=1e-3):
-    """Relative to the largest logit: single ones may be near 0."""
+    """Relative to the largest logit, since single logits may be close to 0."""
     wanted = torch.as_tensor(wanted)
     assert found.shape == wanted.shape
     assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
@@ -75,7 +75,7 @@ def test_slowfast_8x8_from_pyslowfast_names(tmp_path, slowfast_reference):
 
 
 def test_the_names_of_caffe2_are_the_recorded_ones(slowfast_reference):
-    """Where a file with these names puts its tensors is asked in test_weights_names."""
+    """test_weights_names tests where the tensors of such a file go."""
     _, state, blobs = slowfast_reference
     assert caffe2_names(state) == blobs and len(blobs) == 552
 
@@ -110,7 +110,7 @@ def test_ntech_b0_sequence(tmp_path):
 
 
 class Expansion(nn.Module):
-    """NTech's expansion over time, written down again: (T, C, H, W) of one clip."""
+    """NTech's temporal expansion, reimplemented: (T, C, H, W) of one clip."""
 
     def __init__(self, conv):
         super().__init__()
@@ -121,7 +121,7 @@ class Expansion(nn.Module):
 
 
 def original(size, *, sequence):
-    """efficientnet_pytorch with one output; the shapes of its state dict fill it."""
+    """efficientnet_pytorch with one output, filled from the shapes of its state dict."""
     oracle = pytest.importorskip("efficientnet_pytorch", reason="pip install efficientnet_pytorch")
     network = oracle.EfficientNet.from_name(f"efficientnet-b{size}", num_classes=1)
     if sequence:
@@ -157,16 +157,16 @@ def test_efficientnet_pytorch_agrees(tmp_path, size, name, half):
     )
     if "frame" in name:
         frames = frames[:2]
-    if size == 7:  # so deep with weights drawn at random, it turns the rounding of float32 into percents
+    if size == 7:  # with random weights so deep a network amplifies float32 rounding to percents
         network, model, frames = network.double(), model.double(), frames[:3].double()
     with torch.no_grad():
         wanted = network(frames)[:, 0]
         close(model.frame_logits(frames.transpose(0, 1)[None])[0, :, 0], wanted)
 
 
-def test_b7_pads_as_its_original_and_not_by_the_input():
-    """Every strided convolution of B7 pads as efficientnet_pytorch's does for 600 pixels; at 224 x 192 timm's
-    own padding is another.
+def test_b7_has_the_padding_of_the_original():
+    """Every strided convolution of B7 pads as in efficientnet_pytorch for 600 pixels; timm's own padding at
+    224 x 192 pixels differs.
     """
     oracle = pytest.importorskip("efficientnet_pytorch", reason="pip install efficientnet_pytorch")
     with torch.device("meta"):
@@ -183,7 +183,7 @@ def test_b7_pads_as_its_original_and_not_by_the_input():
 
 @pytest.mark.parametrize(("static", "same"), [(0, False), (75, True)])
 def test_static_padding_matters_at_odd_sizes(tmp_path, static, same):
-    """A B0 made for 75 pixels, whose maps are 38, 19, 10, 5, 3, on 64 pixels, whose maps are all even."""
+    """A B0 for 75 pixels (maps of 38, 19, 10, 5, 3 pixels) applied to 64 pixels (all maps even)."""
     oracle = pytest.importorskip("efficientnet_pytorch", reason="pip install efficientnet_pytorch")
     network = oracle.EfficientNet.from_name("efficientnet-b0", num_classes=1, image_size=75)
     network.load_state_dict(fill({name: tuple(t.shape) for name, t in network.state_dict().items()}))
@@ -192,15 +192,15 @@ def test_static_padding_matters_at_odd_sizes(tmp_path, static, same):
         "frame_b0", num_classes=1, height=64, width=64, static_padding_px=static
     ).eval()
     report = dfdc_video.load_weights(model, tmp_path / "b0.pth", keep_head=True)
-    assert bool(report.notes) != same  # where the padding differs the log says so
+    assert bool(report.notes) != same  # a difference in padding is noted
     frames = clip((2, 3, 64, 64))
     with torch.no_grad():
         wanted, found = network.eval()(frames)[:, 0], model.frame_logits(frames[:, :, None])[:, 0, 0]
     assert ((found - wanted).abs().max() <= 1e-3 * wanted.abs().max()) == same
 
 
-def test_x3d_s_with_the_norm_that_pytorchvideo_has_not(tmp_path):
-    """Its first shortcut; that the outputs stay the same is asked below."""
+def test_x3d_s_with_a_norm_that_pytorchvideo_lacks(tmp_path):
+    """In its first shortcut; that the outputs are unchanged is tested below."""
     state = fill(pyslowfast_x3d())
     torch.save({"model_state": state}, tmp_path / "x3d_s.pyth")
     model = dfdc_video.build_model("x3d_s", num_classes=400).eval()
@@ -215,8 +215,8 @@ def test_x3d_s_with_the_norm_that_pytorchvideo_has_not(tmp_path):
 
 
 def by_hand(state, clip):
-    """PySlowFast's Slow or X3D, whichever the names say, in evaluation mode: float clip (B, C, T, H, W) ->
-    logits (B, K).
+    """Reimplementation of PySlowFast's Slow or X3D (by the names in `state`) in evaluation mode: float clip
+    (B, C, T, H, W) -> logits (B, K).
     """
     x3d = "s1.pathway0_stem.conv_xy.weight" in state
 
@@ -268,7 +268,7 @@ def by_hand(state, clip):
 
 
 @pytest.mark.parametrize("name", ["slow", "x3d"])
-def test_slow_and_x3d_are_the_networks_that_pyslowfast_s_names_describe(tmp_path, name):
+def test_slow_and_x3d_have_the_outputs_of_pyslowfast(tmp_path, name):
     state = fill(pyslowfast_resnet(width=16) if name == "slow" else pyslowfast_x3d())
     torch.save({"model_state": state}, tmp_path / "weights.pyth")
     model = build_classifier(name, 400, 8, (96, 96), **({"width": 16} if name == "slow" else {})).eval()

@@ -1,5 +1,5 @@
-"""Models on a frozen backbone: what may change in training, embeddings, the bag of frames against written-out
-formulas, and weights.
+"""Models on a frozen backbone: what training may change, embeddings, pooling against explicit formulas, and
+weights.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def test_embeddings_and_trained_layers_make_up_the_model(name, settings):
 
 
 @each
-def test_embeddings_stand_for_the_backbone_in_training_too(name, settings):
-    """The gradients of a step on embeddings are those of a step on frames."""
+def test_training_on_embeddings_equals_training_on_frames(name, settings):
+    """A step on embeddings has the gradients of a step on frames."""
     model, frames = of(name, settings).train(), clip()
     model(frames).square().sum().backward()
     wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -152,7 +152,7 @@ def test_order_statistics_are_those_of_torch():
 
 
 def test_attention_is_the_written_out_formula():
-    """Equations 8 and 9 of the paper, a loop over frames, with the projection that stands ahead of them."""
+    """Equations 8 and 9 of the paper as a loop over frames, after the projection."""
     model = of("aggregator", {"backbone": "test_resnet", "hidden": 8}).eval()
     net, embeddings = model.network, bag(model)
     value, gate, score = (net.attention.get_parameter(f"{n}.weight") for n in ("value", "gate", "score"))
@@ -186,9 +186,9 @@ def test_gradients_are_finite_on_constant_clips(settings):
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-def test_attention_learns_to_find_the_frame_that_tells():
-    """One frame of sixteen has the sign of the class in a channel, at a random place; the mean over the
-    frames tells little of it.
+def test_attention_learns_to_find_the_informative_frame():
+    """One of sixteen frames, at a random position, has the sign of the class in one channel; the mean over
+    frames hardly shows it.
     """
     model = of("aggregator", {"backbone": "test_resnet", "hidden": 32}).train()
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 3e-3)
@@ -219,7 +219,7 @@ def test_attention_learns_to_find_the_frame_that_tells():
 @pytest.mark.parametrize(
     ("inputs", "pool"), [("features", "attention"), ("features", "order"), ("predictions", "order")]
 )
-def test_frame_checkpoint_becomes_what_the_aggregator_stands_on(tmp_path, inputs, pool):
+def test_frame_checkpoint_becomes_the_backbone_of_the_aggregator(tmp_path, inputs, pool):
     source = frame(backbone="test_resnet").eval()
     target = make("aggregator", backbone="test_resnet", inputs=inputs, pool=pool, hidden=8).eval()
     report = load_weights(target, saved(tmp_path, source.state_dict()))
@@ -240,8 +240,8 @@ def test_frame_checkpoint_becomes_what_the_aggregator_stands_on(tmp_path, inputs
 
 
 def test_predictions_of_a_frame_checkpoint_by_hand(tmp_path):
-    """A head that is set to read the median log-odds gives the median over the frames of what the frame model
-    says of each.
+    """With a head set to read the median log-probabilities the output is the median of the frame model's
+    probabilities.
     """
     source = frame(backbone="test_resnet").eval()
     target = make("aggregator", backbone="test_resnet", inputs="predictions", pool="order", hidden=2).eval()

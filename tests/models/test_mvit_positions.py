@@ -1,4 +1,4 @@
-"""MViT's position embeddings from weights of another clip length or crop."""
+"""MViT's position embeddings from weights of another clip length or crop size."""
 
 from __future__ import annotations
 

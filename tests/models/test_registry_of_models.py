@@ -117,8 +117,7 @@ def test_only_mvit_is_tied_to_one_size():
 def test_gradients_reach_every_trainable_parameter(name, settings):
     model = small(name, {**settings, "drop_path": 0.0} if "drop_path" in settings else settings).train()
     for parameter in model.parameters():
-        # residual branches end in a norm whose scale is initialised to 0: nothing behind it would learn at
-        # once
+        # residual branches end in a norm with scale 0, which blocks the gradients of the first step
         if parameter.ndim == 1:
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     model(frames(4)).square().sum().backward()
@@ -149,11 +148,11 @@ def test_state_dict_round_trip(name):
 
 @each
 def test_shuffled_frames(name, settings):
-    """An order-invariant model cannot tell, to the last bit; every other one does."""
+    """The output of an order-invariant model stays the same to the last bit; that of others changes."""
     model, clip = small(name, settings).eval(), frames()
     torch.nn.init.normal_(dict(model.named_parameters())[model.head_names[0] + ".weight"])
     for parameter_name, parameter in model.named_parameters():
-        # a residual branch that is closed at the start says nothing about time
+        # residual branches with scale 0 would hide temporal kernels
         if parameter_name.endswith("weight") and not parameter.any():
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     shuffled = clip[:, :, torch.tensor([3, 0, 7, 5, 1, 6, 2, 4])]
@@ -186,15 +185,15 @@ def without_dropout(name):
 @each_model
 def test_fits_one_batch(name):
     model, clip, label = small(name, without_dropout(name)), frames(4), torch.tensor([0, 1, 1, 0])
-    if model.frozen_names:  # and not trained: it hardly tells noise from noise, but dark from light
+    if model.frozen_names:  # untrained features hardly separate noise, but they separate brightness
         clip = clip // (1 + label).view(4, 1, 1, 1, 1).to(torch.uint8)
     losses = steps_of(model, [(clip, label)] * 60)
     assert any(loss < 0.05 for loss in losses)
 
 
 def flicker(pairs, seed):
-    """Clips in pairs of the same eight frames, four dark and four light: label 0 has them by turns, label 1
-    two by two.
+    """Pairs of clips with the same four dark and four light frames: alternating for label 0, two by two for
+    label 1.
     """
     generator = torch.Generator().manual_seed(seed)
     dark = (
@@ -209,7 +208,7 @@ def flicker(pairs, seed):
 
 @pytest.mark.slow
 @each_model
-def test_a_planted_temporal_signal_is_learned_where_time_is_seen(name):
+def test_a_planted_temporal_signal_is_learned_by_models_that_use_time(name):
     model = small(name, without_dropout(name), 8, (32, 32))
     last: list[float] = []
     for loss in steps_of(model, (flicker(8, seed) for seed in range(120 if model.uses_time else 10))):
@@ -239,9 +238,7 @@ def test_head_and_cam_layer_are_modules_of_the_model(name, settings):
 
 @each
 def test_feature_maps_take_a_mask_head_and_other_models_refuse(name, settings):
-    """At every stage: the logits stay the same to the last bit, and what was altered teaches everything below
-    the maps.
-    """
+    """At every stage: logits are unchanged to the last bit; the mask loss trains all below the maps."""
     model, clip = small(name, settings), frames()
     if not model.map_layers or settings.get("backbone") == "test_vit":
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""Networks of pytorchvideo: the published sizes, the weights of its zoo, and what ours change in them."""
+"""Networks of pytorchvideo: published sizes, weights of its zoo, and our changes."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ TWINS = {
 
 @pytest.mark.parametrize("name", sorted(TWINS))
 def test_weights_of_the_zoo_give_the_outputs_of_the_zoo(name, tmp_path):
-    """A file as the zoo has them goes in with its head and gives the library's logits: nothing was renamed,
-    no layer differs.
-    """
+    """A checkpoint in the zoo's format loads with its head and gives the library's outputs."""
     builder, theirs, ours, num_frames, pixels = TWINS[name]
     torch.manual_seed(0)
     classes = {"head_num_classes": 5} if name == "mvit" else {"model_num_class": 5}
@@ -171,8 +169,8 @@ def test_mvit_takes_whole_tokens(num_frames, size):
 
 
 @pytest.mark.parametrize("name", sorted(TWINS))
-def test_the_cam_layer_sees_every_place_and_gets_a_gradient_there(name):
-    """A heat map needs both; behind MViT's last block only the class token would get one."""
+def test_the_cam_layer_has_a_gradient_at_every_position(name):
+    """A heat map needs both; after MViT's last block only the class token would get a gradient."""
     ours = {**TWINS[name][2], **({"depth": 50} if name == "csn" else {})}
     model = build_classifier(name, 2, 8, (64, 64), **ours).eval()
     kept = []

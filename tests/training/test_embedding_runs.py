@@ -1,4 +1,4 @@
-"""Runs on a frozen backbone, over embeddings that were made once."""
+"""Runs on a frozen backbone, over embeddings computed once."""
 
 import shutil
 
@@ -41,7 +41,7 @@ def frame_checkpoint(prepared_root, tmp_path_factory):
 
 @pytest.fixture
 def root(prepared_root, tmp_path):
-    """A copy: these runs write into the cache of their data set."""
+    """A copy, because these runs write to the cache of their data set."""
     shutil.copytree(prepared_root, tmp_path / "prepared", ignore=shutil.ignore_patterns("cache"))
     return tmp_path / "prepared"
 
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(small_config, prep
     assert not list(tmp_path.iterdir()) and not (prepared_root / "cache" / "embeddings").exists()
 
 
-def test_the_key_follows_weights_and_size_and_nothing_that_is_learned(small_config):
+def test_the_key_depends_on_frozen_weights_and_frame_size_only(small_config):
     def key(*words, name="embedding_lstm_small"):
         return model_of(small_config(*words, name=name), 2).embedding_key()
 
@@ -144,9 +144,7 @@ def test_the_key_follows_weights_and_size_and_nothing_that_is_learned(small_conf
 
 
 def test_an_epoch_reads_no_video(frame_checkpoint, small_config, root, monkeypatch):
-    """What makes an epoch a matter of seconds: with the embeddings there, training does not open a face
-    video.
-    """
+    """With the embeddings in the cache an epoch opens no face video."""
     cfg = small_config(
         *SETTINGS, "MODEL.INIT_FROM", str(frame_checkpoint), name="embedding_lstm_small", path=root
     )

@@ -71,7 +71,7 @@ def test_the_phase_is_a_function_of_the_step_alone(rule):
     "optimizer", [partial(OPTIMIZERS.get("sgd"), momentum=0.9), OPTIMIZERS.get("adamw")], ids=["sgd", "adamw"]
 )
 @pytest.mark.parametrize("rule", sorted(set(FREEZING.names()) - {"none"}))
-def test_what_is_frozen_stays_bit_for_bit_also_with_momentum_and_decay(rule, optimizer):
+def test_frozen_parameters_stay_bit_for_bit_despite_momentum_and_decay(rule, optimizer):
     """All parameters train for two steps first, so that the optimiser has momentum to carry on with."""
     model = small("efficientnet3d")
     optimizer = optimizer(model, 1e-4, weight_decay=0.1)
@@ -198,7 +198,7 @@ def test_freeze_bn_keeps_statistics_and_trains_scales():
     )
 
 
-def test_what_the_network_itself_holds_fixed_stays_fixed_and_a_norm_without_weights_goes_with_its_block():
+def test_parts_frozen_by_the_network_stay_frozen_and_a_norm_without_weights_follows_its_block():
     model = small()
     model.network.backbone.layer1[0].conv1.weight.requires_grad_(False)
     model.network.backbone.layer1[0].bn1 = torch.nn.BatchNorm2d(
@@ -254,7 +254,7 @@ def test_every_rule_has_settings_with_defaults():
         assert all(p.default is not p.empty for p in settings_of(FREEZING.get(rule)).values())
 
 
-def test_the_table_says_what_trains_when_and_how_fast():
+def test_the_parameter_table():
     model = small()
     sizes = {n: p.numel() for n, p in model.named_parameters()}
     text = parameter_table(

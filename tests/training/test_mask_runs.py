@@ -36,7 +36,7 @@ def finished(masked_config, tmp_path_factory):
     return folder, train(masked_config(), folder, name="run", quiet=True)
 
 
-def test_a_run_learns_where_and_says_how_well(finished):
+def test_a_run_learns_masks_and_reports_their_overlap(finished):
     folder, report = finished
     assert report["mask_iou"] > 0.6, "the red corner is found"
     table = pd.read_csv(folder / "metrics.csv")
@@ -82,7 +82,7 @@ def test_a_masked_checkpoint_starts_a_plain_model_and_the_other_way_round(finish
     )
 
 
-def test_the_head_trains_with_the_head(masked_config):
+def test_the_mask_head_is_in_the_head_stage(masked_config):
     model = model_of(masked_config(), 2)
     assert {"mask_head.projection.weight", "network.backbone.fc.weight"} <= set(
         model.parameters_by_stage()["head"]
@@ -110,7 +110,7 @@ def test_a_set_without_masks_is_refused(small_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_loss_counts_known_masks_alone():
+def test_the_loss_counts_known_masks_only():
     logits, target = torch.randn(3, 2, 4, 4), torch.rand(3, 2, 4, 4)
     known = torch.tensor([True, False, True])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[known], target[known])
@@ -143,7 +143,7 @@ def test_weights_of_a_model_do_not_depend_on_its_mask_head(masked_config):
         add_mask_head(plain, stage=7)
 
 
-def test_the_other_program_gets_the_network_without_the_mask_head(tmp_path):
+def test_a_pyslowfast_checkpoint_has_no_mask_head(tmp_path):
     from dfdc_video.models.classifier import build_classifier
     from dfdc_video.models.weights.write import save_pyslowfast
 

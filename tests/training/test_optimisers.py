@@ -1,4 +1,4 @@
-"""Losses against torch, rates as functions of the step, and the warm-up traps of transfer runs."""
+"""Losses against torch, learning rates by step, and contradictory warm-ups of transfer runs."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from dfdc_video.training.optimisers import stage_factors
 from dfdc_video.training.schedules import LRSchedule, base_rate, set_rate
 
 
-def rates(**kwargs):
+def schedule(**kwargs):
     base = dict(
         schedule="cosine",
         lr=0.1,
@@ -23,24 +23,24 @@ def rates(**kwargs):
 
 
 def test_warm_up_then_shape():
-    r = rates()
+    r = schedule()
     assert r(0) == pytest.approx(0.01) and r(5) == pytest.approx(0.055) and r(10) == pytest.approx(0.1)
     assert r(30) == pytest.approx(0.05), "half way down the cosine"
     assert 0 < r(49) < 0.001 and r(50) == pytest.approx(0)
-    assert rates(schedule="constant")(40) == pytest.approx(0.1)
-    assert rates(schedule="linear", end_lr=0.02)(30) == pytest.approx(0.06)
+    assert schedule(schedule="constant")(40) == pytest.approx(0.1)
+    assert schedule(schedule="linear", end_lr=0.02)(30) == pytest.approx(0.06)
 
 
 def test_lr_scale_moves_base_warm_up_and_end_together():
-    one, tenth = rates(end_lr=0.001), rates(end_lr=0.001, lr_scale=0.1)
+    one, tenth = schedule(end_lr=0.001), schedule(end_lr=0.001, lr_scale=0.1)
     assert all(tenth(s) == pytest.approx(one(s) / 10) for s in range(51))
 
 
 def test_contradictions_are_refused_with_the_numbers():
     with pytest.raises(ValueError, match=r"starts at 0.01, above the base rate 0.001.*LR_SCALE"):
-        rates(lr=0.001)
+        schedule(lr=0.001)
     with pytest.raises(ValueError, match="warm-up of 10 epochs in a run of 10"):
-        rates(warmup_epochs=10.0)
+        schedule(warmup_epochs=10.0)
 
 
 @pytest.mark.parametrize("name", SCHEDULES.names())
@@ -125,13 +125,13 @@ def test_stage_factors_fall_from_the_head_and_named_ones_win():
         ({"lr_factors": "blocks:2,blocks.1:3"}, "'blocks.1' is named twice"),
     ],
 )
-def test_factors_that_cannot_be_meant(settings, message):
+def test_invalid_factors(settings, message):
     with pytest.raises(ValueError, match=message):
         stage_factors(STAGES, **settings)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS.names())
-def test_groups_by_factor_share_one_schedule_and_decay_norms_only_when_told(name):
+def test_groups_by_factor_share_one_schedule_and_decay_norms_only_if_set(name):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
     optimizer = OPTIMIZERS.get(name)(model, 0.1, {"0.weight": 0.1, "0.bias": 0.1}, weight_decay=0.5)
@@ -148,8 +148,8 @@ def test_groups_by_factor_share_one_schedule_and_decay_norms_only_when_told(name
     ) == 6
 
 
-def test_a_factor_is_that_much_of_a_step():
-    """Plain SGD: the first step of a weight with factor 0.1 is a tenth of the one that it takes without."""
+def test_a_factor_scales_the_step():
+    """Plain SGD: with factor 0.1 the first step of a weight is a tenth of the step without."""
     steps = {}
     for factor in (1.0, 0.1):
         torch.manual_seed(0)

@@ -1,5 +1,5 @@
-"""Freezing and rate factors in real runs: what the run folder says, what is refused, and that resuming
-changes nothing.
+"""Freezing and learning-rate factors in real runs: the table in the run folder, refusals, and exact
+resumption.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_a_run_stopped_within_a_phase_resumes_to_the_same_weights(
     ).read_bytes()
 
 
-def test_frozen_stages_leave_a_run_as_they_came_and_the_folder_says_so(small_config, tmp_path, caplog):
+def test_frozen_stages_stay_unchanged_and_are_listed_in_the_folder(small_config, tmp_path, caplog):
     from dfdc_video.runs.build import model_of
 
     cfg = small_config(

@@ -1,4 +1,4 @@
-"""`timm:NAME`: weights of timm by name, from a cache of the hub that the test fills, without a network."""
+"""`timm:NAME`: timm's weights by name, from a hub cache that the test fills, without a network."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def cached(monkeypatch, offline, hub):
     ("name", "tagged"),
     [("frame", True), ("cnn_lstm", False), ("embedding_lstm", False), ("efficientnet3d", False)],
 )
-def test_every_family_takes_timm_s_weights_by_name(cached, name, tagged):
+def test_every_timm_family_loads_timm_weights_by_name(cached, name, tagged):
     model, state = make(name, backbone="test_efficientnet"), cached["test_efficientnet"]
     source = "timm:" + (full_name("test_efficientnet") if tagged else "test_efficientnet")
     assert find_weights(source) == source
@@ -129,7 +129,7 @@ def test_another_architecture_is_refused(cached):
         assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
 
-def test_what_is_drawn_afterwards_does_not_depend_on_it(cached):
+def test_loading_does_not_advance_the_random_generator(cached):
     import huggingface_hub.constants
 
     torch.manual_seed(3)
@@ -150,7 +150,7 @@ def test_pretrained_is_served_by_the_cache_too(cached):
 @pytest.mark.parametrize(
     "load", [find_weights, lambda source: load_weights(make("frame", backbone="test_resnet"), source)]
 )
-def test_without_network_and_cache_the_error_says_what_to_fetch_and_what_to_set(offline, load):
+def test_without_network_and_cache_the_error_names_download_and_setting(offline, load):
     with pytest.raises(
         FileNotFoundError,
         match=r"could not be downloaded .*no network here.*https://.*/timm/test_resnet\..*INIT_FROM",
@@ -198,14 +198,14 @@ def test_a_damaged_file_in_the_cache_is_not_called_a_missing_network(cached, hub
         ("../resnet18", "did you mean resnet18"),
     ],
 )
-def test_names_that_timm_has_no_weights_for(offline, name, problem):
+def test_names_without_weights_in_timm(offline, name, problem):
     for load in (find_weights, lambda source: load_weights(make("frame", backbone="test_resnet"), source)):
         with pytest.raises(ValueError, match=f"MODEL.INIT_FROM: .*{problem}") as error:
             load(f"timm:{name}")
         assert "\n" not in str(error.value) and len(str(error.value)) < 250
 
 
-def test_names_before_timm_had_tags_mean_what_they_meant():
+def test_names_from_before_timm_had_tags():
     assert timm_weights.find_timm("timm:tf_efficientnet_b7_ns")[0] == "tf_efficientnet_b7.ns_jft_in1k"
     assert (
         timm_weights.find_timm("timm:tf_efficientnet_b7.ns_jft_in1k")[1].hf_hub_id
@@ -213,19 +213,19 @@ def test_names_before_timm_had_tags_mean_what_they_meant():
     )
 
 
-def test_a_backbone_with_a_tag_that_it_has_not():
+def test_a_backbone_with_an_unknown_tag():
     with pytest.raises(
         ValueError, match=r"unknown timm backbone 'resnet18.a9_in1k'; did you mean resnet18\.a"
     ):
         make("frame", backbone="resnet18.a9_in1k")
 
 
-def test_where_weights_lie_that_the_hub_does_not_have():
+def test_the_url_of_weights_outside_the_hub():
     config = timm.get_pretrained_cfg("gcvit_tiny")
     assert not config.hf_hub_id and timm_weights.weights_url(config) == config.url
 
 
-def test_an_answer_of_any_kind_is_a_network():
+def test_any_answer_means_that_there_is_a_network():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
             self.send_error(404)

@@ -1,3 +1,5 @@
+"""Checkpoints of every kind into models of every family: each tensor is accounted for."""
+
 from __future__ import annotations
 
 import pytest

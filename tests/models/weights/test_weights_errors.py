@@ -35,7 +35,7 @@ def test_hostile_pickle_runs_nothing(tmp_path):
         refused(path, match=r"evil\.pth")
     assert not trap.exists()
     pickle.loads(pickle.dumps(Hostile(trap)))
-    assert trap.exists()  # the trap works where a pickle is trusted
+    assert trap.exists()  # the trap works where pickles are trusted
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_hostile_caffe2_pickle_runs_nothing(tmp_path, where):
         assert not trap.exists()
     if where in ("top", "nested"):
         pickle.loads(path.read_bytes())
-        assert trap.exists()  # the trap works where a pickle is trusted
+        assert trap.exists()  # the trap works where pickles are trusted
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_tensors_without_values_are_refused(tmp_path):
     )
 
 
-def test_a_head_of_other_classes_says_how_to_go_on(tmp_path):
+def test_a_head_of_other_classes_names_the_setting(tmp_path):
     path = saved(tmp_path, frame(5).state_dict())
     refused(
         path,

@@ -1,4 +1,4 @@
-"""Weights from a URL: fetched once, by hash."""
+"""Weights from a URL: downloaded once, checked by their hash."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def files_in(folder):
     return [p for p in folder.rglob("*") if p.is_file()]
 
 
-def test_weights_are_fetched_once_and_loaded(tmp_path, cache, server):
+def test_weights_are_downloaded_once_and_loaded(tmp_path, cache, server):
     source, target = frame(), frame()
     path = saved(tmp_path, source.state_dict(), "x.pyth")
     address, asked = server
@@ -76,7 +76,7 @@ def test_wrong_hash_is_refused_and_not_kept(tmp_path, cache, server):
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9/x.pyth", "http://no.such.host.invalid/x.pyth", "file:///no/such/x.pyth"]
 )
-def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(cache, url):
+def test_without_a_network_the_error_names_url_and_target(cache, url):
     with pytest.raises(FileNotFoundError, match="could not download .*x.pyth.*put it at .*x.pyth") as error:
         find_weights(f"{url}#sha256={'a' * 64}")
     assert "\n" not in str(error.value) and not files_in(cache)

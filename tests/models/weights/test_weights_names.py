@@ -1,6 +1,4 @@
-"""Names of PySlowFast, its Caffe2 files and efficientnet_pytorch, by rule. Whether outputs are the originals'
-is asked in test_exactness.py.
-"""
+"""Names of PySlowFast, its Caffe2 files and efficientnet_pytorch, by rule; outputs: test_exactness.py."""
 
 from __future__ import annotations
 
