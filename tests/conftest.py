@@ -59,11 +59,11 @@ def synthetic():
 
 @pytest.fixture(scope="session")
 def synthetic_root(synthetic, shared_folder) -> Path:
-    """Eight identities, two seconds, all methods and extras, in DFDC's layout. Do not write to it."""
+    """Eight identities, one second, all methods and extras, in DFDC's layout. Do not write to it."""
 
     def make(folder: Path) -> None:
         synthetic.generate(
-            folder / "raw", num_identities=8, seconds=2.0, parts=3, seed=0, progress=lambda done, total: None
+            folder / "raw", num_identities=8, seconds=1.0, parts=3, seed=0, progress=lambda done, total: None
         )
 
     return shared_folder("synthetic", make) / "raw"
