@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import inspect
 import io
 import re
@@ -22,6 +23,7 @@ from typing import Any
 
 from dfdc_video.cli import build_parser
 from dfdc_video.config import schema as config
+from dfdc_video.preparation.settings import GROUPS, default_text
 from dfdc_video.registry import ALL, Registry, settings_of, summary_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,21 +191,18 @@ def comments_of(path: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def prepare_section() -> str:
-    """The settings of `prepare`: flags of the command line, keyword arguments in Python."""
-    parser = next(a for a in build_parser(["prepare"])._actions if isinstance(a, argparse._SubParsersAction))
-    prepare = parser.choices["prepare"]
+    """The settings of `prepare`: its flags, keys of a YAML file, keyword arguments in Python."""
     parts = [
         "## Settings of prepare",
-        "Flags of `dfdc-video prepare`; the settings of a prepared folder are in its `settings.json`.",
+        "Flags of `dfdc-video prepare` (`--timeout-seconds`), and keys of the file that `--settings` names; "
+        "those of a prepared folder are in its `settings.json`.",
     ]
-    for group in prepare._action_groups:
-        rows = [
-            (*_argument(a)[:1], code(_shown(a.default)) if a.default is not None else "", _argument(a)[1])
-            for a in group._group_actions
-            if a.option_strings and not {"--help", "--debug"} & set(a.option_strings) and not a.required
+    for group in GROUPS:
+        rows = [(code(f.name), code(default_text(f)), f.metadata["help"]) for f in dataclasses.fields(group)]
+        parts += [
+            f"### {group.title[0].upper()}{group.title[1:]}",
+            table(("setting", "default", "meaning"), rows),
         ]
-        if rows:
-            parts += [f"### {group.title}", table(("flag", "default", "meaning"), rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,8 @@ from functools import cache
 import pytest
 from markdown_pages import ROOT
 
-QUOTES = re.findall(r"^> `(.+)`$", (ROOT / "docs" / "faq.md").read_text(encoding="utf-8"), re.MULTILINE)
+PAGE = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+QUOTES = [quote.strip() for _, quote in re.findall(r"^> (`+)(.+?)\1$", PAGE, re.MULTILINE)]
 
 
 @cache

@@ -49,19 +49,21 @@ def blocks(text: str) -> list[Block]:
 
 
 def inline(text: str) -> list[str]:
-    """Inline code, outside of blocks, with its line breaks as blanks."""
-    prose = INDENTED.sub("", FENCE.sub("", text))
+    """Inline code, outside of blocks and quotations, with its line breaks as blanks."""
+    prose = re.sub(r"^> .*", "", INDENTED.sub("", FENCE.sub("", text)), flags=re.MULTILINE)
     return [" ".join(code.split()) for _, code in INLINE.findall(prose)]
 
 
 def commands(block: Block, programs: tuple[str, ...] = ("dfdc-video",)) -> Iterator[list[str]]:
-    """The words of every command of a shell block that starts with one of `programs`."""
+    """The words of every command of a shell block that starts with one of `programs`. Two blanks end it:
+    what follows is a remark.
+    """
     if block.language not in SHELL:
         return
-    for line in block.text.replace("\\\n", " ").splitlines():
-        for part in re.split(r" && ", line.removeprefix("$ ")):
+    for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
+        for part in line.removeprefix("$ ").split(" && "):
             if part.split()[:1] and part.split()[0] in programs:
-                yield shlex.split(part, comments=True)
+                yield shlex.split(re.split(r"\s{2,}", part)[0], comments=True)
 
 
 def files(text: str) -> dict[str, str]:
