@@ -25,10 +25,8 @@ setup(
     package_dir={f"dfdc_video.{folder}": folder for folder in FOLDERS},
     package_data={
         "dfdc_video": ["report/*.html"],
-        **{
-            f"dfdc_video.{folder}": ["*.py", "*.md", "*.yaml", "*/*.py", "*/*.md", "*/*.yaml"]
-            for folder in FOLDERS
-        },
+        # what runs; cards and findings (Markdown) and dated results stay in the repository
+        **{f"dfdc_video.{folder}": ["*.py", "*.yaml", "*/*.py", "*/*.yaml"] for folder in FOLDERS},
     },
     entry_points={"console_scripts": ["dfdc-video = dfdc_video.cli:main"]},
     install_requires=[

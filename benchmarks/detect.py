@@ -96,24 +96,22 @@ def scene(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
 def packaged_model() -> str:
     """The short-range model file inside mediapipe 0.10.21; "" where that is not installed."""
     spec = importlib.util.find_spec("mediapipe")
-    path = (
-        Path(spec.origin or "").parent / "modules/face_detection/face_detection_short_range.tflite"
-        if spec
-        else Path()
-    )
+    if not spec or not spec.origin:
+        return ""
+    path = Path(spec.origin).parent / "modules/face_detection/face_detection_short_range.tflite"
     return str(path) if path.is_file() else ""
 
 
 class Score:
-    """What one detector did."""
+    """Hits, false positives and times of one detector."""
 
     def __init__(self, detector: Any, *, reduce: bool) -> None:
         self.detector, self.side_px = detector, detector.long_side_px if reduce else 0
         self.seconds: list[float] = []
         self.faces = self.hits = self.false_positives = 0
 
-    def look(self, frame: np.ndarray) -> np.ndarray:
-        """Boxes (N, 4) in pixels of the frame; the clock runs for the reduction, too."""
+    def detect(self, frame: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) in pixels of the frame; the measured time includes the reduction."""
         started = time.perf_counter()
         scale = max(1.0, max(frame.shape[:2]) / self.side_px) if self.side_px else 1.0
         size = (round(frame.shape[1] / scale), round(frame.shape[0] / scale))
@@ -123,7 +121,7 @@ class Score:
         return np.array([f.box_px for f in found]).reshape(-1, 4) * scale
 
     def judge(self, found: np.ndarray, true: np.ndarray) -> None:
-        """Count: a true box may be hit once; every other box is a false positive."""
+        """Count hits and false positives: a true box may be hit once, every other box is a false positive."""
         overlap = iou(true, found)
         while overlap.size and overlap.max() >= HIT_IOU:
             row, column = np.unravel_index(overlap.argmax(), overlap.shape)
@@ -133,21 +131,19 @@ class Score:
 
 
 def turns(labels: list[str], number: int) -> list[str]:
-    """The order of one frame: each is first in its turn, since the first finds the frame outside of the
-    processor's caches.
+    """The order of the detectors on frame `number`: each goes first in turn, since the first one finds the
+    frame outside of the CPU's caches.
     """
     return labels[number % len(labels) :] + labels[: number % len(labels)]
 
 
 def measure(num_scenes: int, seed: int, footage: str) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """In a worker: label -> numbers of every detector, and label -> reason of those that were left out."""
+    """In a worker: label -> measurements of every detector, and label -> reason for those left out."""
     cv2.setNumThreads(1)
     files = {"mediapipe_tasks": {"model_path": packaged_model()}}
     detectors, skipped = {}, {}
-    for label, (name, settings, reduce) in [
-        *((n, (n, files.get(n, {}), True)) for n in DETECTORS.names()),
-        *VARIANTS.items(),
-    ]:
+    candidates = {name: (name, files.get(name, {}), True) for name in DETECTORS.names()} | VARIANTS
+    for label, (name, settings, reduce) in candidates.items():
         try:
             detectors[label] = DETECTORS.get(name)(**settings), reduce
         except (ValueError, FileNotFoundError) as error:
@@ -159,12 +155,12 @@ def measure(num_scenes: int, seed: int, footage: str) -> tuple[dict[str, dict[st
         for number in range(num_scenes):
             frame, true = scene(seed, kind, number)
             for label in turns(list(scores), number):
-                scores[label].judge(scores[label].look(frame), true)
+                scores[label].judge(scores[label].detect(frame), true)
         for label, score in scores.items():
             everywhere[label].append(score)
             if score.faces:
                 table[label][f"{kind} faces found, %"] = 100 * score.hits / score.faces
-            table[label][f"false positives a frame, {kind}"] = score.false_positives / num_scenes
+            table[label][f"false positives per frame, {kind}"] = score.false_positives / num_scenes
     for label, row in table.items():
         row["frames/s"] = 1 / statistics.median(s for score in everywhere[label] for s in score.seconds)
     if footage:
@@ -172,10 +168,10 @@ def measure(num_scenes: int, seed: int, footage: str) -> tuple[dict[str, dict[st
         counts: dict[str, list[int]] = {label: [] for label in detectors}
         for number, frame in enumerate(islice(iter_frames(footage), 0, None, EVERY)):
             for label in turns(list(scores), number):
-                counts[label].append(len(scores[label].look(frame)))
+                counts[label].append(len(scores[label].detect(frame)))
         for label, row in table.items():
             row |= {
-                "footage: faces a frame": statistics.mean(counts[label]),
+                "footage: faces per frame": statistics.mean(counts[label]),
                 "with a face, %": 100 * statistics.mean(map(bool, counts[label])),
             }
             row["footage: frames/s"] = 1 / statistics.median(scores[label].seconds)
@@ -184,9 +180,7 @@ def measure(num_scenes: int, seed: int, footage: str) -> tuple[dict[str, dict[st
 
 @BENCHMARKS.register(name="detect")
 def detect(*, num_scenes: int = 20, seed: int = 0, footage: str = "") -> str:
-    """Face detectors: detection rate near and far, false positives and frames a second, on drawn scenes and
-    on a video of your own.
-    """
+    """Face detectors on synthetic scenes and on your own video: detection rates, false positives, speed."""
     if num_scenes < 1:
         raise ValueError(f"num_scenes {num_scenes}: expected 1 or more")
     if footage and not Path(footage).is_file():
@@ -196,18 +190,14 @@ def detect(*, num_scenes: int = 20, seed: int = 0, footage: str = "") -> str:
     columns = list(next(iter(table.values())))
     lines = ["| detector | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for label, row in table.items():
-        lines.append(
-            f"| {label} | "
-            + " | ".join(f"{row[c]:.0f}" if "%" in c or "/s" in c else f"{row[c]:.2f}" for c in columns)
-            + " |"
-        )
+        cells = [f"{row[c]:.0f}" if "%" in c or "/s" in c else f"{row[c]:.2f}" for c in columns]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     people = {kind: num_scenes * count for kind, (_, _, count) in KINDS.items()}
-    told = [
-        f"{num_scenes} scenes of {WIDTH_PX}x{HEIGHT_PX} of each kind, seed {seed}: {people['near']} near "
-        f"and {people['far']} far faces; a hit has an "
-        f"IoU of {HIT_IOU} with the true box. frames/s from the median time of one frame, reduction "
-        f"included, decoding not; {os.cpu_count()} cores.",
+    notes = [
+        f"{num_scenes} scenes of {WIDTH_PX}x{HEIGHT_PX} of each kind, seed {seed}: {people['near']} near and "
+        f"{people['far']} far faces; a hit has an IoU of {HIT_IOU} with the true box. frames/s from the "
+        f"median time of one frame, with reduction, without decoding; {os.cpu_count()} cores.",
         *([f"Footage: every {EVERY}th frame of {Path(footage).name}."] if footage else []),
         *(f"Left out: {label}: {reason}." for label, reason in skipped.items()),
     ]
-    return "\n".join(lines) + "\n\n" + "\n".join(told) + "\n"
+    return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"

@@ -1,12 +1,12 @@
-"""How fast a 1080p file becomes face videos, beside decoding alone and beside a plain loop of OpenCV and
+"""Speed from a 1080p file to face videos, compared with decoding alone and with a plain loop of OpenCV and
 mediapipe.
 
     dfdc-video bench extract [grain 4.0] [repeats 5]
 
-The videos are drawn: a person who moves before a textured wall, with sensor noise of `grain` grey levels,
-which sets the bit rate and with it the speed of the decoder: a few Mbit/s, like DFDC's (470 GB for 119,000
-clips of 10 s: 3). What follows decoding costs the same at any bit rate. Everything is measured in one run, in
-turns, so that what else the machine does falls on all of it; medians are printed.
+The videos are synthetic: a person moves in front of a textured wall, with sensor noise of `grain` grey
+levels, which determines the bit rate and with it the speed of the decoder: a few Mbit/s, like DFDC's (470 GB
+for 119,000 clips of 10 s: 3). The steps after decoding take the same time at any bit rate. All methods take
+turns in one run, so that other load on the machine affects all of them; medians are printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,28 +38,16 @@ STAGES = ("probe", "decode", "detect", "crop", "encode")
 
 
 def make_video(path: str, identity: int, num_frames: int, height: int, width: int, grain: float) -> None:
-    """One H.264 file with key frames as far apart as in DFDC. The person takes two thirds of the height, the
-    face a quarter.
+    """Write one H.264 file with key frames as far apart as in DFDC. The person takes up two thirds of the
+    height, the face a quarter.
     """
     import av
 
-    settings = {
-        "seed": 0,
-        "seconds": num_frames / FPS,
-        "strength": 1.0,
-        "spatial_strength": 1.0,
-        "clip_seconds": 1.07,
-    }
+    settings = {"seed": 0, "seconds": num_frames / FPS, "clip_seconds": 1.07}
+    settings |= {"strength": 1.0, "spatial_strength": 1.0}
     inner = (height * 2 // 3 // 2 * 2, width * 9 // 16 // 2 * 2)
-    video = {
-        "identity": identity,
-        "donor": None,
-        "second": None,
-        "take": 0,
-        "fps": FPS,
-        "method": "real",
-        "size": inner,
-    }
+    video = {"identity": identity, "donor": None, "second": None, "take": 0}
+    video |= {"fps": FPS, "method": "real", "size": inner}
     rng = np.random.default_rng(identity)
     noise = rng.normal(0, grain, (height + 64, width + 64)).astype(np.float32)
     wall = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 2)
@@ -67,25 +55,20 @@ def make_video(path: str, identity: int, num_frames: int, height: int, width: in
     top, left = height - inner[0], (width - inner[1]) // 2
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
-        stream.pix_fmt, stream.height, stream.width, stream.options = (
-            "yuv420p",
-            height,
-            width,
-            {"crf": "23", "preset": "fast"},
-        )
+        stream.pix_fmt, stream.height, stream.width = "yuv420p", height, width
+        stream.options = {"crf": "23", "preset": "fast"}
         for person in deepfakes.frames_of(video, settings):
             frame = wall.copy()
             frame[top:, left : left + inner[1]] = person
             row, column = rng.integers(64, size=2)
-            frame = np.clip(frame + noise[row : row + height, column : column + width, None], 0, 255).astype(
-                np.uint8
-            )
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            noisy = np.clip(frame + noise[row : row + height, column : column + width, None], 0, 255)
+            picture = av.VideoFrame.from_ndarray(noisy.astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
 
 def decode(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
-    """The limit: PyAV, one thread, no conversion."""
+    """The upper limit: PyAV, one thread, no conversion."""
     import av
 
     with av.open(path) as container:
@@ -95,7 +78,7 @@ def decode(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
 
 
 def extract_one(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
-    """What `prepare` does with a video."""
+    """The work of `prepare` on a video."""
     found = extract_faces(path, out, video_id=Path(path).stem, **settings)
     if not found.tracks:
         raise ValueError(f"no face found in {path}: nothing to measure")
@@ -106,17 +89,15 @@ _originals: dict[str, tuple[Stream, list[Track]]] = {}
 
 
 def extract_fake(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
-    """What `prepare` does with a fake whose original is done: here the same file, its faces coded otherwise,
-    so that both have to be compared.
+    """The work of `prepare` on a fake after its original: here the same file, its faces coded differently, so
+    that both have to be compared.
     """
+    stem = Path(path).stem
     if path not in _originals:
-        original = extract_faces(
-            path, out, video_id=f"{Path(path).stem}_original", **{**settings, "crf": settings["crf"] + 1}
-        )
+        other = {**settings, "crf": settings["crf"] + 1}
+        original = extract_faces(path, out, video_id=f"{stem}_original", **other)
         _originals[path] = (original.stream, original.tracks)
-    found = extract_faces(
-        path, out, video_id=f"{Path(path).stem}_fake", original=_originals[path], **settings
-    )
+    found = extract_faces(path, out, video_id=f"{stem}_fake", original=_originals[path], **settings)
     return {"frames": found.stream.num_frames, **found.seconds}
 
 
@@ -124,7 +105,7 @@ _plain: list[Any] = []
 
 
 def plain_loop(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
-    """The usual script: OpenCV reads, mediapipe looks at every frame, the box is cut out and written."""
+    """The usual script: OpenCV reads, mediapipe detects on every frame, the box is cropped and written."""
     if not _plain:
         with quiet_stderr():
             from mediapipe.python.solutions.face_detection import FaceDetection
@@ -134,7 +115,7 @@ def plain_loop(path: str, out: str, settings: dict[str, Any]) -> dict[str, float
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     size, frames = settings["size"], 0
     writer = cv2.VideoWriter(
-        f"{out}/{Path(path).stem}_plain.mp4", cv2.VideoWriter_fourcc(*"mp4v"), FPS, (size, size)
+        f"{out}/{Path(path).stem}_plain.mp4", cv2.VideoWriter.fourcc(*"mp4v"), FPS, (size, size)
     )
     while True:
         ok, frame = capture.read()
@@ -168,7 +149,7 @@ def _job(method: str, path: str, out: str, settings: dict[str, Any]) -> dict[str
 
 
 def psnr(a: Path, b: Path) -> list[float]:
-    """Of the luma of every frame of two face videos, in dB."""
+    """PSNR of the luma of every frame of two face videos, in dB."""
     return [
         10 * np.log10(255**2 / max(np.mean((x.astype(np.float64) - y) ** 2), 1e-9))
         for x, y in zip(iter_luma(a), iter_luma(b), strict=True)
@@ -176,8 +157,8 @@ def psnr(a: Path, b: Path) -> list[float]:
 
 
 def _quality(paths: list[str], out: str, settings: dict[str, Any]) -> dict[str, list[float]]:
-    """Format -> bytes of every face video, and "psnr" -> dB of every frame of the default against the
-    lossless one.
+    """Format -> bytes of every face video, and "psnr" -> dB of every frame in the default format, compared
+    with lossless.
     """
     found: dict[str, list[float]] = {"psnr": []}
     for path in paths:
@@ -207,8 +188,8 @@ def measure(
     processes: tuple[int, ...],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """rates[method, processes] in frames/s, stages[processes] in ms a frame, sizes and quality of the crops,
-    and what the videos are.
+    """rates[method, processes] in frames/s, stages[processes] in ms per frame, quality (see `_quality`), and
+    mbit, the bit rate of the videos in Mbit/s.
     """
     paths = [f"{folder}/v{n}.mp4" for n in range(num_videos)]
     context = multiprocessing.get_context("spawn")
@@ -219,7 +200,7 @@ def measure(
         makers = pools[max(processes)]
         for job in [makers.submit(make_video, p, i, *shape, grain) for i, p in enumerate(paths)]:
             job.result()
-        for turn in range(repeats + 1):  # the first one loads libraries and models and does not count
+        for turn in range(repeats + 1):  # the first one, which loads libraries and models, does not count
             for n, pool in pools.items():
                 for method in METHODS:
                     started = time.perf_counter()
@@ -258,7 +239,7 @@ def _table(found: dict[str, Any], processes: tuple[int, ...]) -> list[str]:
         lines.append(f"| {method} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| `extract`, ms a frame | " + " | ".join((*STAGES[:3], "crop without encode", "encode")) + " |",
+        "| `extract`, ms per frame | " + " | ".join((*STAGES[:3], "crop without encode", "encode")) + " |",
         "|---|" + "---|" * 5,
     ]
     for n, row in stages.items():
@@ -269,54 +250,53 @@ def _table(found: dict[str, Any], processes: tuple[int, ...]) -> list[str]:
 
 @BENCHMARKS.register(name="extract")
 def extract(
-    *, num_videos: int = 2, num_frames: int = 300, height: int = 1080, width: int = 1920, grain: float = 4.0, repeats: int = 5,
+    *,
+    num_videos: int = 2,
+    num_frames: int = 300,
+    height: int = 1080,
+    width: int = 1920,
+    grain: float = 4.0,
+    repeats: int = 5,
     detector: str = "blazeface_full",
-) -> str:  # fmt: skip
-    """Frames per second from file to face videos, beside decoding alone and a plain loop; bytes and PSNR of
-    the face videos.
-    """
+) -> str:
+    """Speed from file to face videos, compared with decoding alone; size and PSNR of the face videos."""
     processes = (1, 2)
     defaults = PrepareSettings(detector=detector).extraction()
     settings = {k: v for k, v in defaults.items() if k in settings_of(extract_faces)}
     with tempfile.TemporaryDirectory() as folder:
-        shape = (num_frames, height, width)
         found = measure(
             folder,
             num_videos=num_videos,
-            shape=shape,
+            shape=(num_frames, height, width),
             grain=grain,
             repeats=repeats,
             processes=processes,
             settings=settings,
         )
-    name, sizes = (
-        settings["format"],
-        {k: statistics.mean(v) for k, v in found["quality"].items() if k != "psnr"},
-    )
-    db = found["quality"]["psnr"]
     lines = [
-        f"{num_videos} drawn videos, {width}x{height}, {num_frames} frames, H.264 at {found['mbit']:.1f} "
-        f"Mbit/s; medians of {repeats} turns; "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; detector {detector} on "
-        f"every {settings['every']}th frame, "
-        f"crops of {settings['size']} px. Decoding alone is PyAV on one thread per process without any "
-        "conversion.",
+        f"{num_videos} synthetic videos, {width}x{height}, {num_frames} frames, H.264 at {found['mbit']:.1f} "
+        f"Mbit/s; medians of {repeats} turns; {platform.processor() or platform.machine()}, {os.cpu_count()} "
+        f"cores; detector {detector} on every {settings['every']}th frame, crops of {settings['size']} px. "
+        "Decoding alone is PyAV on one thread per process without any conversion.",
         "",
         *_table(found, processes),
         "",
-        "`decode` holds the thumbnails for cuts, the signature and the copy that is kept of every frame.",
+        "`decode` includes the thumbnails for cuts, the signature and the copy of every frame.",
         "",
         f"| face videos of {settings['size']} px | kB per video | bytes per frame | luma PSNR |",
         "|---|---|---|---|",
+        *_quality_rows(found["quality"], num_frames, settings),
     ]
-    for kind, size in sizes.items():
-        quality = (
-            f"{statistics.mean(db):.1f} dB, worst frame {min(db):.1f}" if kind == name else "as the crop"
-        )
-        label = f"{kind}, crf {settings['crf']}, gop {settings['gop']}" if kind == "h264" else kind
-        lines.append(f"| {label} | {size / 1000:.0f} | {size / num_frames:.0f} | {quality} |")
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
-    print(extract())
+def _quality_rows(found: dict[str, list[float]], num_frames: int, settings: dict[str, Any]) -> Iterator[str]:
+    db = found["psnr"]
+    for kind, values in found.items():
+        if kind == "psnr":
+            continue
+        lossy = kind == settings["format"]
+        quality = f"{statistics.mean(db):.1f} dB, worst frame {min(db):.1f}" if lossy else "as the crop"
+        label = f"{kind}, crf {settings['crf']}, gop {settings['gop']}" if kind == "h264" else kind
+        size = statistics.mean(values)
+        yield f"| {label} | {size / 1000:.0f} | {size / num_frames:.0f} | {quality} |"

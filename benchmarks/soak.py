@@ -1,10 +1,10 @@
-"""Does preparing thousands of videos leak? Memory, open files and speed over one long run, and the time of a
-second run that finds it all done.
+"""Does the preparation of thousands of videos leak? Memory, open files and speed over one long run, and the
+time of a second run with nothing left to do.
 
-    dfdc-video bench soak [NUM_VIDEOS 2000] [--out FILE]
+    dfdc-video bench soak [num_videos 2000] [--out FILE]
 
-The videos are drawn once and repeated with a few other bytes at their end, so that every file has its own
-content hash and is worked at.
+Few videos are generated; copies differ in a few bytes at their end, so that every file has its own content
+hash and is processed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dfdc_video.registry import BENCHMARKS
 from dfdc_video.synthetic import deepfakes
 
 MB = 1e6
-SKIPPED = 0.04  # share of a phase at its start that does not count: workers are importing
+SKIPPED = 0.04  # share of a phase at its start that does not count, while workers import modules
 
 
 @dataclass
@@ -53,38 +53,37 @@ class Watch:
             )
 
     def row(self, name: str, *, workers: bool, low: int, high: int) -> str:
-        """Memory in MB between two counts of videos: first and last quarter, slope, peak. The tables are
-        written at the last count.
+        """A table row of the memory in MB between two counts of videos: first and last quarter, slope, peak.
+
+        Samples at the last count, when the tables are written, count for the peak only.
         """
-        chosen = [
-            (done, [b for p, b in memory.items() if (p != self.pid) == workers])
-            for done, memory, _ in self.samples
-            if low <= done <= high
-        ]
-        points = [(done, sum(memory) / len(memory) / MB) for done, memory in chosen if memory]
+        points = []
+        for done, memory, _ in self.samples:
+            chosen = [b for p, b in memory.items() if (p != self.pid) == workers]
+            if chosen and low <= done <= high:
+                points.append((done, sum(chosen) / len(chosen) / MB))
         start, end, slope = growth([(done, value) for done, value in points if done < high], low, high)
-        return (
-            f"| {name} | {start:.1f} | {end:.1f} | {slope:+.2f} | "
-            f"{max((v for _, v in points), default=math.nan):.1f} |"
-        )
+        peak = max((value for _, value in points), default=math.nan)
+        return f"| {name} | {start:.1f} | {end:.1f} | {slope:+.2f} | {peak:.1f} |"
 
 
 def workers_of(parent: int) -> list[int]:
-    """Spawned children that do the work; the resource tracker of multiprocessing is none."""
+    """Process ids of the spawned workers, without the resource tracker of multiprocessing."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if (
-                entry.name.isdigit()
-                and int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent
-            ):
-                found += [int(entry.name)] if b"spawn_main" in (entry / "cmdline").read_bytes() else []
+            if not entry.name.isdigit():
+                continue
+            of = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if of == parent and b"spawn_main" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
         except OSError:  # it has ended meanwhile
             continue
     return sorted(found)
 
 
 def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 where it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
@@ -92,6 +91,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def open_files(pid: int) -> int:
+    """Open file descriptors of a process; 0 where it has ended."""
     try:
         return len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
@@ -114,67 +114,49 @@ def growth(points: Sequence[tuple[int, float]], low: int, high: int) -> tuple[fl
 
 
 def make_videos(root: Path, *, num_videos: int, num_identities: int, seconds: float) -> int:
-    """`num_videos` files in DFDC's layout; returns how many of them are originals. A part holds every drawn
-    video once, with its own tail.
+    """Write `num_videos` files in DFDC's layout; returns how many of them are originals. A folder holds every
+    generated video once, with its own tail.
     """
-    drawn = root.with_name(f"{root.name}_drawn")
-    deepfakes.generate(
-        drawn,
-        num_identities=num_identities,
-        seconds=seconds,
-        parts=1,
-        extras=False,
-        progress=lambda done, total: None,
-    )
-    (listing,) = drawn.glob("*/metadata.json")
-    entries = sorted(
-        json.loads(listing.read_text()).items(), key=lambda entry: (bool(entry[1].get("original")), entry[0])
-    )
+    generated = root.with_name(f"{root.name}_generated")
+    settings = {"num_identities": num_identities, "seconds": seconds, "parts": 1, "extras": False}
+    deepfakes.generate(generated, **settings, progress=lambda done, total: None)
+    (listing,) = generated.glob("*/metadata.json")
+    rows = json.loads(listing.read_text()).items()
+    entries = sorted(rows, key=lambda entry: (bool(entry[1].get("original")), entry[0]))  # originals first
     originals = 0
-    for part in range(math.ceil(num_videos / len(entries))):
-        folder = root / f"dfdc_train_part_{part}"
+    for number in range(math.ceil(num_videos / len(entries))):
+        folder = root / f"dfdc_train_part_{number}"
         folder.mkdir(parents=True)
-        chosen = entries[: num_videos - part * len(entries)]
-        tail = struct.pack(">I4sQ", 16, b"free", part)  # a box of MP4 that readers skip
-        renamed = {name: f"{Path(name).stem}{part:03d}.mp4" for name, _ in entries}
-        for name, _ in chosen:
+        chosen = entries[: num_videos - number * len(entries)]
+        tail = struct.pack(">I4sQ", 16, b"free", number)  # an MP4 box that readers skip
+        renamed = {name: f"{Path(name).stem}{number:03d}.mp4" for name, _ in entries}
+        metadata = {}
+        for name, row in chosen:
             (folder / renamed[name]).write_bytes((listing.parent / name).read_bytes() + tail)
-        metadata = {
-            renamed[n]: {**e, **({"original": renamed[e["original"]]} if e.get("original") else {})}
-            for n, e in chosen
-        }
+            original = {"original": renamed[row["original"]]} if row.get("original") else {}
+            metadata[renamed[name]] = {**row, **original}
         (folder / "metadata.json").write_text(json.dumps(metadata))
         originals += sum(not e.get("original") for _, e in chosen)
     return originals
 
 
 def prepare(root: Path, out: Path, watch_seconds: float, **settings: Any) -> tuple[float, Watch]:
-    """Run the command in a process of its own, that holds nothing else, and watch it; seconds and samples."""
+    """Run `prepare` in a process of its own and watch it; returns its seconds and the samples."""
     words = [w for name, value in settings.items() for w in (f"--{name.replace('_', '-')}", str(value))]
     started = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "dfdc_video",
-        "prepare",
-        "dfdc",
-        "--root",
-        str(root),
-        "--out",
-        str(out),
-        *words,
-    ]
+    verb = [sys.executable, "-m", "dfdc_video", "prepare", "dfdc"]
+    command = [*verb, "--root", str(root), "--out", str(out), *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         watch = Watch(process.pid, out, watch_seconds)
         thread = threading.Thread(target=watch.run, daemon=True)
         thread.start()
         assert process.stderr is not None
-        said = process.stderr.read()
+        errors = process.stderr.read()
         code = process.wait()
         watch.over.set()
         thread.join()
     if code:
-        raise OSError(f"prepare ended with exit code {code}: {said.strip().splitlines()[-1]}")
+        raise OSError(f"prepare ended with exit code {code}: {errors.strip().splitlines()[-1]}")
     return time.perf_counter() - started, watch
 
 
@@ -190,13 +172,13 @@ def soak(
 ) -> str:
     """Memory, open files and speed over thousands of short videos, and the time of a second run."""
     if not Path("/proc/self/statm").exists():
-        raise ValueError("the soak reads memory from /proc: it runs on Linux")
+        raise ValueError("the soak test reads memory from /proc: it needs Linux")
     folder = Path(tempfile.mkdtemp(prefix="soak"))
     try:
         originals = make_videos(
             folder / "raw", num_videos=num_videos, num_identities=num_identities, seconds=seconds
         )
-        # the copies of a video leak by design
+        # a random split: copies of one video are a leak, which this benchmark accepts
         settings = {"size": size, "workers": workers, "split": "random"}
         first, watch = prepare(folder / "raw", folder / "out", every_seconds, **settings)
         second, _ = prepare(folder / "raw", folder / "out", every_seconds, **settings)
@@ -210,29 +192,21 @@ def soak(
     ]
     files = [most for done, _, most in watch.samples if done]
     quarter = max(1, len(files) // 4)
-    return "\n".join(
-        [
-            f"{num_videos} videos of {seconds:g} s "
-            f"({', '.join(f'{n} {s}' for s, n in statuses.items())}), {workers} workers, "
-            f"{os.cpu_count()} cores, Python {platform.python_version()}.",
-            "",
-            "| process | first quarter, MB | last quarter, MB | per 1,000 videos, MB | peak, MB |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            (
-                f"- {num_videos / first:.1f} videos/s: {first:.1f} s from raw files to the finished set; a "
-                f"second run, everything done: {second:.1f} s."
-            ),
-            f"- Open files of one process: at most {max(files[:quarter], default=0)} in the first quarter, "
-            f"{max(files[-quarter:], default=0)} in the last.",
-            (
-                f"- Resident memory by /proc/PID/statm every {every_seconds:g} s ({len(watch.samples)} "
-                "samples), mean over the workers; quarters by"
-            ),
-            (
-                f"  videos done, without the first {SKIPPED:.0%} of a phase. The block that a worker keeps "
-                "for the frames of a video is part of it."
-            ),
-        ]
-    )
+    counts = ", ".join(f"{n} {status}" for status, n in statuses.items())
+    lines = [
+        f"{num_videos} videos of {seconds:g} s ({counts}), {workers} workers, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}.",
+        "",
+        "| process | first quarter, MB | last quarter, MB | per 1,000 videos, MB | peak, MB |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        f"- {num_videos / first:.1f} videos/s: {first:.1f} s from raw files to the finished set; a second "
+        f"run with nothing to do: {second:.1f} s.",
+        f"- Open files of one process: at most {max(files[:quarter], default=0)} in the first quarter, "
+        f"{max(files[-quarter:], default=0)} in the last.",
+        f"- Resident memory from /proc/PID/statm every {every_seconds:g} s ({len(watch.samples)} samples), "
+        f"mean over the workers; quarters by videos done, without the first {SKIPPED:.0%} of a phase. The "
+        "block that a worker keeps for the frames of a video is included.",
+    ]
+    return "\n".join(lines)

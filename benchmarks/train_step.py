@@ -2,9 +2,8 @@
 
     dfdc-video bench train_step [repeats 12] [configs '[frame_small, slowfast_small]']
 
-All variants of all configs run in one process, in turns, so that what else the machine does falls on all of
-them; medians are printed with the ratio to 32-true. Batch and clip are those of the config, frames are
-random.
+All configs and precisions take turns in one process, so that other load on the machine affects all of them;
+medians are printed with the ratio to 32-true. Batch and clip are those of the config, frames are random.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def one_step(
     label: torch.Tensor,
     precision: str,
 ) -> float:
-    """Seconds of one step; the device is waited for."""
+    """Seconds of one step, until the device is done."""
     device = frames.device.type
     started = time.perf_counter()
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):

@@ -1,6 +1,4 @@
-"""Declares what learned pooling of frames is worth over their mean; what was found is in
-frame_aggregation.md.
-"""
+"""Learned pooling of frames compared with their mean; findings are in frame_aggregation.md."""
 
 from dfdc_video.registry import EXPERIMENTS
 from dfdc_video.runs.experiment import Experiment
@@ -8,9 +6,7 @@ from dfdc_video.runs.experiment import Experiment
 
 @EXPERIMENTS.register
 def frame_aggregation(*, weights: str = "weights/frame_small.ckpt", suffix: str = "small") -> Experiment:
-    """On one frozen frame model: is a learned aggregator, or an LSTM over its embeddings, better than the
-    mean of its frames?
-    """
+    """On a frozen frame model, is learned pooling or an LSTM better than the mean over frames?"""
     start = {"INIT_FROM": weights, "PRETRAINED": False}
     aggregators = {
         f"{inputs}_{pool}": {"MODEL": {"INPUTS": inputs, "POOL": pool, **start}}

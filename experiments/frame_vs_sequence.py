@@ -1,4 +1,4 @@
-"""Declares the question of the demo; what was found is in frame_vs_sequence.md."""
+"""The demo's experiment; findings are in frame_vs_sequence.md."""
 
 from dfdc_video.registry import EXPERIMENTS
 from dfdc_video.runs.experiment import Experiment

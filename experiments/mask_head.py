@@ -1,4 +1,4 @@
-"""Declares whether the altered pixels are worth learning beside the label; what was found is in mask_head.md."""
+"""Altered pixels as a second training target; findings are in mask_head.md."""
 
 from dfdc_video.registry import EXPERIMENTS
 from dfdc_video.runs.experiment import Experiment
@@ -6,7 +6,7 @@ from dfdc_video.runs.experiment import Experiment
 
 @EXPERIMENTS.register
 def mask_head(*, base: str = "frame_small", weight: float = 1.0) -> Experiment:
-    """Does a model that also learns which pixels were altered tell better whether any were?"""
+    """Does a model classify better if it also learns which pixels were altered?"""
     return Experiment(
         base=base,
         arms={"label": {}, "label_and_mask": {"MASK": {"WEIGHT": weight}}},

@@ -1,6 +1,4 @@
-"""Declares what pretraining is worth to SlowFast, and at which rate it is fine-tuned; what was found is in
-slowfast_transfer.md.
-"""
+"""Pretraining and learning rates of SlowFast; findings are in slowfast_transfer.md."""
 
 from dfdc_video.registry import EXPERIMENTS
 from dfdc_video.runs.experiment import Experiment
@@ -27,15 +25,11 @@ def _scratch_and_pretrained(base: str, weights: str) -> Experiment:
 
 @EXPERIMENTS.register
 def slowfast_transfer(*, weights: str = "weights/SLOWFAST_8x8_R50.pyth") -> Experiment:
-    """Is SlowFast R50 better from Kinetics weights than from random ones, and at the recipe's rate, a tenth
-    or a hundredth of it?
-    """
+    """SlowFast R50 from Kinetics or random weights, at the recipe's rate, a tenth or a hundredth of it?"""
     return _scratch_and_pretrained("slowfast_r50_8x8", weights)
 
 
 @EXPERIMENTS.register
 def slowfast_transfer_small(*, weights: str = "weights/slowfast_small_motions.ckpt") -> Experiment:
-    """The same question with the small SlowFast on a processor, from weights that were trained on drawn
-    motions.
-    """
+    """The same question for a CPU: the small SlowFast, from weights trained on synthetic motions."""
     return _scratch_and_pretrained("slowfast_small", weights)

@@ -14,7 +14,7 @@ from dfdc_video.registry import DATASETS
 log = logging.getLogger(__name__)
 LIST, NUM_LISTED = "List_of_testing_videos.txt", 518
 WORDS = ("real", "fake")
-LISTED = {"1": "real", "0": "fake"}  # the other way round than everywhere else
+LISTED = {"1": "real", "0": "fake"}  # the opposite of every other data set
 FOLDERS = {  # folder -> label, names
     "Celeb-real": (0, re.compile(r"(?P<target>id\d+)_(?P<number>\d+)\.mp4")),
     "YouTube-real": (0, re.compile(r"(?P<target>\d+)\.mp4")),
@@ -24,11 +24,10 @@ FOLDERS = {  # folder -> label, names
 
 @DATASETS.register(name="celebdf")
 def read_celebdf(root: Path) -> tuple[list[Video], list[Rejection]]:
-    """Celeb-DF v2, all of it or any part: what its list names is split test, everything else train. There is
-    no val.
+    """Celeb-DF v2, all of it or any subset: videos on its list are split test, all others train; no val.
 
-    Labels come from the folders; a line of the list that says otherwise is refused. A fake idA_idB_NNNN is
-    made from idA_NNNN. Raises ValueError where the list or every video is missing.
+    Labels come from the folders; a line of the list that contradicts them is refused. A fake idA_idB_NNNN is
+    made from idA_NNNN. Raises ValueError where the list is missing or there is no video.
     """
     root = Path(root)
     if not (root / LIST).is_file():
@@ -50,7 +49,7 @@ def read_celebdf(root: Path) -> tuple[list[Video], list[Rejection]]:
 
 
 def _listed(path: Path) -> tuple[dict[str, list[str]], list[Rejection]]:
-    """Every path that the list names -> the labels that it gives; lines that are none are refused."""
+    """Path -> its labels on the list; malformed lines are refused."""
     listed: dict[str, list[str]] = {}
     rejections = []
     lines = load_lines(path)
@@ -59,19 +58,11 @@ def _listed(path: Path) -> tuple[dict[str, list[str]], list[Rejection]]:
         if label in LISTED and name:
             listed.setdefault(name.strip(" "), []).append(LISTED[label])
         else:
-            rejections.append(
-                refuse(
-                    f"{path.name}:{number}",
-                    f"bad line: {line!r:.80}, expected `1 folder/name.mp4` or `0 folder/name.mp4`",
-                )
-            )
+            reason = f"bad line: {line!r:.80}, expected `1 folder/name.mp4` or `0 folder/name.mp4`"
+            rejections.append(refuse(f"{path.name}:{number}", reason))
     if len(lines) != NUM_LISTED:
-        log.warning(
-            "%s has %d lines, that of Celeb-DF v2 has %d: part of the test set may be missing",
-            path,
-            len(lines),
-            NUM_LISTED,
-        )
+        message = "%s has %d lines, that of Celeb-DF v2 has %d: some of the test set may be missing"
+        log.warning(message, path, len(lines), NUM_LISTED)
     return listed, rejections
 
 
@@ -91,10 +82,8 @@ def _video(root: Path, path: str, labels: list[str]) -> Video:
         raise ValueError(
             f"contradictory labels: {WORDS[label]} by its folder, {labels[0]} by {LIST} (where 1 is real)"
         )
-    people = [
-        match["target"] if "id" in name else f"youtube-{match['target']}",
-        *([match["donor"]] if label else []),
-    ]
+    people = [match["target"] if "id" in name else f"youtube-{match['target']}"]
+    people += [match["donor"]] if label else []
     return Video(
         video_id=_video_id(folder, name),
         dataset="celebdf",

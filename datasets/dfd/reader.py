@@ -1,4 +1,4 @@
-"""DeepFakeDetection, which lies in FaceForensics++'s folders: original_sequences/actors/ and
+"""DeepFakeDetection, in the folders of FaceForensics++: original_sequences/actors/ and
 manipulated_sequences/DeepFakeDetection/.
 """
 
@@ -28,7 +28,7 @@ NAMES = {
 def read_dfd(
     root: Path, *, compression: str | tuple[str, ...] = "c23"
 ) -> tuple[list[Video], list[Rejection]]:
-    """DeepFakeDetection in one compression or several: actors as people, no official split, masks.
+    """DeepFakeDetection in one or several compressions: actors, masks, no official split.
 
     A fake is made from the target actor's real video of the same scene and compression. Raises ValueError for
     an unknown compression, and where there is no video.
@@ -51,13 +51,13 @@ def read_dfd(
         raise ValueError(
             f"no video of compression {', '.join(wanted)} in {root}; expected "
             f"{REALS}/<compression>/videos/ and {FAKES}/<compression>/videos/; found {there or 'none'}"
-        )  # fmt: skip
+        )
     return videos, rejections
 
 
 def _video(root: Path, path: str, above: str, compression: str) -> tuple[Video, list[Rejection]]:
-    """The video of a file, and a note where its mask cannot be used; ValueError with the reason where the
-    video cannot.
+    """The video of a file, and a rejection where its mask cannot be used; ValueError with the reason where
+    the video cannot.
     """
     problem = usable(root, path)
     if problem:
@@ -70,12 +70,11 @@ def _video(root: Path, path: str, above: str, compression: str) -> tuple[Video, 
     target, scene, fake = match["target"], match["scene"], above == FAKES
     original = video_id_of(f"actors/{compression}/{target}/{scene}.mp4")
     mask, notes = mask_at(root, f"{FAKES}/masks/videos/{name}") if fake else ("", [])
+    own = original
+    if fake:
+        own = video_id_of(f"dfd/{compression}/{target}_{match['donor']}/{scene}/{match['code'].lower()}.mp4")
     video = Video(
-        video_id=video_id_of(
-            f"dfd/{compression}/{target}_{match['donor']}/{scene}/{match['code'].lower()}.mp4"
-        )
-        if fake
-        else original,
+        video_id=own,
         dataset="dfd",
         path=path,
         label=int(fake),

@@ -1,4 +1,4 @@
-"""DFDC's layout: folders with videos, labelled by a metadata.json or a labels.csv that lies above them."""
+"""DFDC's layout: folders of videos, labelled by a metadata.json or labels.csv in the same folder or above."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYOUT = (
     "test set with labels.csv or metadata.json"
 )
 ENTRY = '{"name.mp4": {"label": "REAL" or "FAKE", ...}, ...}'
-# drawn at random by DFDC's makers: one of them occurs once in the whole data set
+# DFDC's random names, each unique in the whole data set
 OWN_NAME = re.compile(r"[a-z]{10}\.mp4")
 LABELS = {"REAL": 0, "FAKE": 1, "0": 0, "1": 1}
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
@@ -36,12 +36,11 @@ Table = dict[str, list[dict[str, Any]]]
 
 @DATASETS.register(name="dfdc")
 def read_dfdc(root: Path) -> tuple[list[Video], list[Rejection]]:
-    """DFDC, all of it or any parts, its test set, and everything in its layout (method, identity, donor are
-    read where present).
+    """DFDC, all or any of its folders, its test set, and every data set in its layout.
 
-    A label file speaks for its folder and what is below it, up to the next label file. Names that cannot be
-    used, and videos that nothing names, are rejected one by one. Raises ValueError where there is no label
-    file or one is damaged.
+    method, identity and donor are read where present. A label file applies to its folder and everything below
+    it, down to the next label file. Names that cannot be used, and videos that are not listed, are rejected
+    one by one. Raises ValueError where there is no label file or one is damaged.
     """
     root = Path(root)
     tables = _tables(root)
@@ -49,7 +48,7 @@ def read_dfdc(root: Path) -> tuple[list[Video], list[Rejection]]:
         raise ValueError(f"no metadata.json or labels.csv in {root} or in a folder of it; expected {LAYOUT}")
     files = list_files(root, VIDEO_SUFFIXES)
     places = _places(files, tables)
-    # path -> folder, name, where it may lie, entries
+    # path -> folder, name, candidate paths, entries
     claims: dict[str, tuple[str, str, list[str], list[dict[str, Any]]]] = {}
     for folder, table in sorted(tables.items()):
         for name, entries in sorted(table.items()):
@@ -62,27 +61,22 @@ def read_dfdc(root: Path) -> tuple[list[Video], list[Rejection]]:
         except ValueError as error:
             rejections.append(refuse(path, str(error)))
     named = {path for _, _, candidates, _ in claims.values() for path in candidates}
-    for path in files:
-        if path not in named:
-            rejections.append(
-                refuse(
-                    path, usable(root, path) or "no label: no metadata.json or labels.csv above it names it"
-                )
-            )
+    unlisted = "no label: no metadata.json or labels.csv above it names it"
+    rejections += [refuse(path, usable(root, path) or unlisted) for path in files if path not in named]
     videos, clashes = distinct(videos)
     return videos, [*rejections, *clashes]
 
 
 def _tables(root: Path) -> dict[str, Table]:
-    """Folder with label files -> name -> what all of its label files say of it."""
+    """Folder with label files -> name -> its entries in all of these files."""
     tables: dict[str, Table] = {}
     for path in list_files(root, (".json", ".csv")):
         folder, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
         if name in ("metadata.json", "labels.csv") and not usable(root, path):
+            is_json = name == "metadata.json"
+            found = load_table(root / path, ENTRY) if is_json else _test_labels(root / path)
             table = tables.setdefault(folder, {})
-            for video, entries in (
-                load_table(root / path, ENTRY) if name == "metadata.json" else _test_labels(root / path)
-            ).items():
+            for video, entries in found.items():
                 table.setdefault(video, []).extend(entries)
     return tables
 
@@ -99,7 +93,7 @@ def _test_labels(path: Path) -> Table:
 
 
 def _places(files: list[str], tables: dict[str, Table]) -> dict[tuple[str, str], list[str]]:
-    """(folder with a label file, name) -> the files of that name for which that folder speaks."""
+    """(folder with a label file, name) -> the files of that name to which the label file applies."""
     places: dict[tuple[str, str], list[str]] = {}
     for path in files:
         pure = PurePosixPath(path)
@@ -109,7 +103,7 @@ def _places(files: list[str], tables: dict[str, Table]) -> dict[tuple[str, str],
 
 
 def _find(folder: str, name: str, places: dict[tuple[str, str], list[str]]) -> list[str]:
-    """Where a name of a label file may lie: beside the file, or in a folder below, such as videos/."""
+    """Candidate paths for a name of a label file: beside the file, or in a folder below, such as videos/."""
     beside, below = name if folder == "." else f"{folder}/{name}", places.get((folder, name), [])
     return below if below and beside not in below else [beside]
 
@@ -129,7 +123,7 @@ def _video(
     original = agreed("originals", values(entries, "original")) or ""
     if not isinstance(original, str) or original == name or (original and bad_name(original)):
         raise ValueError(
-            f"bad original: {original!r:.80}, expected the name of another video of the same part"
+            f"bad original: {original!r:.80}, expected the name of another video of the same folder"
         )
     if original and not label:
         raise ValueError(f"contradictory labels: REAL, yet made from {original!r:.80}")
@@ -150,8 +144,8 @@ def _video(
 
 
 def _video_id(path: str) -> str:
-    """The stem of a name that DFDC's makers drew, which Kaggle's submissions use too; any other name may be
-    in every part.
+    """The stem of one of DFDC's random names, as in Kaggle's submissions; other names may occur in several
+    folders.
     """
     name = PurePosixPath(path).name
     return video_id_of(name if OWN_NAME.fullmatch(name) else path)

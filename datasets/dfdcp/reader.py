@@ -23,7 +23,7 @@ from dfdc_video.registry import DATASETS
 ENTRY = '{"method_A/.../name.mp4": {"label": "real" or "fake", "set": "train" or "test", ...}, ...}'
 LABELS = {"real": 0, "fake": 1}
 FOLDERS = {"original_videos": 0, "method_A": 1, "method_B": 1}
-CLIP = {  # <target>_<scene>_<number>.mp4, and for a fake the person whose face was put on before it
+CLIP = {  # <target>_<scene>_<number>.mp4, for a fake with the donor's number in front
     0: re.compile(r"(?P<original>(?P<target>\d+)_[A-Z]_[a-z0-9_]+)\.mp4"),
     1: re.compile(r"(?P<donor>\d+)_(?P<original>(?P<target>\d+)_[A-Z]_[a-z0-9_]+)\.mp4"),
 }
@@ -31,10 +31,10 @@ CLIP = {  # <target>_<scene>_<number>.mp4, and for a fake the person whose face 
 
 @DATASETS.register(name="dfdcp")
 def read_dfdcp(root: Path) -> tuple[list[Video], list[Rejection]]:
-    """The DFDC preview set, all of it or any part: labels, official train and test, people, methods A and B.
+    """The DFDC preview set, all of it or any subset: official train and test, people, methods A and B.
 
-    A fake's original is the real video that its name ends in. Raises ValueError without dataset.json, or
-    where it is damaged.
+    The name of a fake ends in that of its original. Raises ValueError where dataset.json is missing or
+    damaged.
     """
     root = Path(root)
     if not (root / "dataset.json").is_file():
@@ -86,7 +86,7 @@ def _video(path: str, entries: list[dict[str, Any]]) -> Video:
 
 
 def _video_id(folder: str, name: str) -> str:
-    """Without the folders between, which repeat the name, and in small letters: in names that fit `CLIP`
-    nothing else has the same.
+    """Lower case, without the folders in between, which repeat the name: unique among names that match
+    `CLIP`.
     """
     return video_id_of(f"{folder}/{name}".lower())

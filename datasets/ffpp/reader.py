@@ -29,12 +29,10 @@ NAMES = {
 def read_ffpp(
     root: Path, *, compression: str | tuple[str, ...] = "c23", methods: str | tuple[str, ...] = METHODS
 ) -> tuple[list[Video], list[Rejection]]:
-    """FaceForensics++: real videos and fakes of some or all methods, in one compression or several, with
-    masks and the official split.
+    """FaceForensics++: reals and fakes by any methods, in one or several compressions, masks, official split.
 
-    Whatever of it is on the disk will do. A fake <target>_<source> is made from the real <target> of the same
-    compression and shows both. Raises ValueError for an unknown method or compression, and where there is no
-    video of those asked for.
+    Any subset can be read. A fake <target>_<source> is made from the real <target> of the same compression.
+    Raises ValueError for an unknown method or compression, and where no requested video is there.
     """
     root = Path(root)
     compressions = chosen("compression", compression, COMPRESSIONS)
@@ -62,44 +60,41 @@ def read_ffpp(
 
 
 def _official(root: Path) -> tuple[dict[str, set[str]], list[Rejection]]:
-    """Number of a real video, and "target_source" of a fake -> the splits that name it; pairs that are none
-    are refused.
+    """Number of a real video, or "target_source" of a fake -> the splits that list it; malformed pairs are
+    refused.
     """
     splits: dict[str, set[str]] = {}
     rejections = []
     for split in SPLIT_NAMES:
-        path = next(
-            (p for p in (root / "splits" / f"{split}.json", root / f"{split}.json") if p.is_file()), None
-        )
+        places = (root / "splits" / f"{split}.json", root / f"{split}.json")
+        path = next((p for p in places if p.is_file()), None)
         if path is None:
             continue
         pairs = load_json(path)
         if not isinstance(pairs, list):
             raise ValueError(f'{path}: expected pairs, as [["071", "054"], ...]')
         for pair in pairs:
-            if (
-                isinstance(pair, list)
-                and len(pair) == 2
-                and all(isinstance(n, str) and re.fullmatch(r"\d{3}", n) for n in pair)
-            ):
+            if _is_pair(pair):
                 a, b = pair
                 for name in (a, b, f"{a}_{b}", f"{b}_{a}"):
                     splits.setdefault(name, set()).add(split)
             else:
-                rejections.append(
-                    refuse(
-                        path.relative_to(root).as_posix(),
-                        f"bad name: {pair!r:.80}, expected a pair of three digits each",
-                    )
-                )
+                reason = f"bad name: {pair!r:.80}, expected a pair of three digits each"
+                rejections.append(refuse(path.relative_to(root).as_posix(), reason))
     return splits, rejections
+
+
+def _is_pair(pair: object) -> bool:
+    if not isinstance(pair, list) or len(pair) != 2:
+        return False
+    return all(isinstance(n, str) and re.fullmatch(r"\d{3}", n) for n in pair)
 
 
 def _video(
     root: Path, path: str, method: str, compression: str, splits: dict[str, set[str]]
 ) -> tuple[Video, list[Rejection]]:
-    """The video of a file, and a note where its mask cannot be used; ValueError with the reason where the
-    video cannot.
+    """The video of a file, and a rejection where its mask cannot be used; ValueError with the reason where
+    the video cannot.
     """
     problem = usable(root, path)
     if problem:
@@ -107,10 +102,8 @@ def _video(
     name = PurePosixPath(path).name
     match = NAMES[method].fullmatch(name)
     if match is None:
-        raise ValueError(
-            "unknown name: expected "
-            f"{'NNN.mp4' if method == 'youtube' else '<target>_<source>.mp4, three digits each'}"
-        )
+        expected = "NNN.mp4" if method == "youtube" else "<target>_<source>.mp4, three digits each"
+        raise ValueError(f"unknown name: expected {expected}")
     split = splits.get(PurePosixPath(path).stem, set())
     if len(split) > 1:
         raise ValueError(f"contradictory splits: {' and '.join(sorted(split))}")

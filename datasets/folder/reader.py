@@ -1,4 +1,4 @@
-"""Videos in folders named after their class, or videos without labels in one folder."""
+"""Videos in folders named after their class, or unlabelled videos in one folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LAYOUT = (
 
 @DATASETS.register(name="folder")
 def read_folder(root: Path, *, classes: tuple[str, ...] = ()) -> tuple[list[Video], list[Rejection]]:
-    """Class folders such as real/ and fake/ (train/, val/, test/ above them are used), or unlabelled videos:
-    all in split test.
+    """Class folders such as real/ and fake/, also below train/, val/, test/; or unlabelled videos (split
+    test).
 
     Class numbers: real is 0 and fake is 1; other names are numbered in alphabetical order, or in that of
-    `classes`. A folder below a class folder (one per person, say) becomes `folder`, by which videos can be
-    grouped. Raises ValueError where there is no video.
+    `classes`. A folder below a class folder (for example one per person) becomes `folder`, by which videos
+    can be grouped. Raises ValueError where there is no video.
     """
     root = Path(root)
     rejections, media = [], []
@@ -37,11 +37,10 @@ def read_folder(root: Path, *, classes: tuple[str, ...] = ()) -> tuple[list[Vide
         else:
             media.append(path)
     if not media:
-        refused = (
-            f" ({len(rejections)} files refused; first: {rejections[0].path}: {rejections[0].reason})"
-            if rejections
-            else ""
-        )
+        refused = ""
+        if rejections:
+            first = rejections[0]
+            refused = f" ({len(rejections)} files refused; first: {first.path}: {first.reason})"
         raise ValueError(f"no video in {root}{refused}; expected {LAYOUT}, as {', '.join(VIDEO_SUFFIXES)}")
     has_splits = {p.parts[0] for p in media} <= set(SPLIT_NAMES) and all(len(p.parts) > 2 for p in media)
     depth = 1 if has_splits else 0

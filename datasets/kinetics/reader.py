@@ -1,6 +1,4 @@
-"""Kinetics, and every set of classes in its layouts: the official CSV of segments, or PySlowFast's "path
-label" lists.
-"""
+"""Kinetics, or any classes in its layouts: the official CSV of segments, or "path label" lists."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ LAYOUT = (
 
 @dataclass
 class Listed:
-    """What the lists say of one name."""
+    """Labels and splits of one name on all lists."""
 
     labels: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
@@ -44,12 +42,11 @@ class Listed:
 
 @DATASETS.register(name="kinetics")
 def read_kinetics(root: Path) -> tuple[list[Video], list[Rejection]]:
-    """Kinetics in its official layout or PySlowFast's, any classes: lists in ROOT or ROOT/annotations, files
-    anywhere below ROOT.
+    """Kinetics or any classes, in its official layout or PySlowFast's; videos anywhere below ROOT.
 
-    Class numbers: alphabetical over the labels of all official lists, or as the "path label" lists have them.
-    The YouTube id is the identity, so that segments of one video stay together. Raises ValueError without
-    lists, or where both kinds are there.
+    Lists are in ROOT or ROOT/annotations. Class numbers: alphabetical over the labels of all official lists,
+    or those of the "path label" lists. The YouTube id is the identity, so that segments of one video stay
+    together. Raises ValueError without lists, or with both kinds of list.
     """
     root = Path(root)
     official, plain = _lists(root)
@@ -57,8 +54,8 @@ def read_kinetics(root: Path) -> tuple[list[Video], list[Rejection]]:
         raise ValueError(f"no list in {root} or {root / 'annotations'}; expected {LAYOUT}")
     if official and plain:
         raise ValueError(
-            f"both kinds of list in {root}: {official[0].name} (official) and {plain[0].name}; take one "
-            "kind away"
+            f"both kinds of list in {root}: {official[0].name} (official) and {plain[0].name}; remove one "
+            "kind"
         )
     rejections: list[Rejection] = []
     listed: dict[str, Listed] = {}
@@ -68,14 +65,10 @@ def read_kinetics(root: Path) -> tuple[list[Video], list[Rejection]]:
         entry.labels += [label] if label else []
         entry.splits.append(split)
     names = sorted({label for entry in listed.values() for label in entry.labels})
-    numbers = (
-        {label: number for number, label in enumerate(names)}
-        if official
-        else {label: int(label) for label in names}
-    )
-    classes = {_folded(label): label for label in names} if official else {}  # as folders are named
+    numbers = {label: n if official else int(label) for n, label in enumerate(names)}
+    classes = {_folded(label): label for label in names} if official else {}  # as in names of folders
     files = list_files(root, VIDEO_SUFFIXES)
-    # stem -> the files of that name, wherever they lie: flat, by split, by class
+    # stem -> the files of that name, in whatever folder
     places: dict[str, list[str]] = {}
     for path in files if official else ():
         places.setdefault(PurePosixPath(path).stem, []).append(path)
@@ -87,15 +80,14 @@ def read_kinetics(root: Path) -> tuple[list[Video], list[Rejection]]:
             videos.append(_video(root, candidates, entry, numbers, classes))
         except ValueError as error:
             rejections.append(refuse(candidates[0], str(error)))
-    for path in files:
-        if path not in taken:
-            rejections.append(refuse(path, usable(root, path) or "no label: no list names it"))
+    unlisted = "no label: no list names it"
+    rejections += [refuse(path, usable(root, path) or unlisted) for path in files if path not in taken]
     videos, clashes = distinct(videos)
     return videos, [*rejections, *clashes]
 
 
 def _lists(root: Path) -> tuple[list[Path], list[Path]]:
-    """The official lists, and those of "path label" lines; other CSV files are none of ours."""
+    """The official lists, and those of "path label" lines; other CSV files are ignored."""
     official, plain = [], []
     for path in sorted(p for folder in (root, root / "annotations") for p in folder.glob("*.csv")):
         first = next(iter(load_lines(path)), (1, ""))[1]
@@ -109,7 +101,7 @@ def _lists(root: Path) -> tuple[list[Path], list[Path]]:
 def _segments(
     root: Path, lists: Iterable[Path], rejections: list[Rejection]
 ) -> Iterator[tuple[str, str, str]]:
-    """Stem of the file, label or "", split of every row of the official lists."""
+    """(stem of the file, label or "", split) of every row of the official lists."""
     for path in lists:
         for number, row in load_csv(path):
             times = [WHOLE.fullmatch(row.get(key, "")) for key in ("time_start", "time_end")]
@@ -118,21 +110,15 @@ def _segments(
                 start, end = (int(t[1]) for t in times if t)
                 yield f"{row['youtube_id']}_{start:06d}_{end:06d}", row.get("label", ""), SPLITS[split]
             else:
-                rejections.append(
-                    _bad_line(
-                        root,
-                        path,
-                        number,
-                        "expected label,youtube_id,time_start,time_end,split as the header says",
-                    )
-                )
+                expected = "expected label,youtube_id,time_start,time_end,split as in the header"
+                rejections.append(_bad_line(root, path, number, expected))
 
 
 def _plain_rows(
     root: Path, lists: Iterable[Path], rejections: list[Rejection]
 ) -> Iterator[tuple[str, str, str]]:
-    """Path, label or "", split of every line of "path label" lists. Paths may hold blanks here; a last word
-    of digits is the label.
+    """(path, label or "", split) of every line of "path label" lists. Paths may contain blanks; digits after
+    the last blank are the label.
     """
     for path in lists:
         for number, line in load_lines(path):
@@ -143,11 +129,8 @@ def _plain_rows(
                 yield name.strip(" "), label and str(int(label)), SPLITS[path.stem]
             else:
                 hint = "; this one has commas" if "," in line else ""
-                rejections.append(
-                    _bad_line(
-                        root, path, number, f"expected `path label` with one blank and a class number{hint}"
-                    )
-                )
+                expected = f"expected `path label` with one blank and a class number{hint}"
+                rejections.append(_bad_line(root, path, number, expected))
 
 
 def _bad_line(root: Path, path: Path, number: int, expected: str) -> Rejection:
@@ -165,7 +148,7 @@ def _video(
     label, split = agreed("labels", entry.labels), agreed("splits", entry.splits)
     if label is None and numbers:
         raise ValueError(
-            "no label: its list gives none, and others do; a video without one can be predicted, not scored"
+            "no label: other videos of the lists have one; without a label a video cannot be scored"
         )
     pure = PurePosixPath(path)
     above = classes.get(_folded(pure.parent.name), label)

@@ -1,4 +1,4 @@
-"""The ruler really decodes, extracts and loops over every frame, and its quality numbers are those of the
+"""The extraction benchmark decodes, extracts and loops over every frame, and measures the quality of its
 files.
 """
 
@@ -12,29 +12,23 @@ from dfdc_video.media.writer import VideoWriter
 from dfdc_video.registry import BENCHMARKS
 
 
-@pytest.fixture(scope="module")
-def ruler():
-    return extract
-
-
-def test_every_way_is_measured(ruler):
+def test_every_method_is_measured():
     text = BENCHMARKS.get("extract")(num_videos=2, num_frames=20, height=360, width=640, repeats=1)
-    for method in ruler.METHODS:
+    for method in extract.METHODS:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {method} |")]
         cells = [c.strip() for c in row.split("|")[2:-1]]
         assert len(cells) == 4 and all(float(c.rstrip("%")) > 0 for c in cells)
-    assert text.count("| 100% |") == 2  # decoding is the limit that it is measured against
-    rows = [
-        line.split("|") for line in text.splitlines() if line.startswith(("| h264", "| lossless", "| png"))
-    ]
+    assert text.count("| 100% |") == 2  # decoding is the reference
+    formats = ("| h264", "| lossless", "| png")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith(formats)]
     sizes = {row[1].strip(): float(row[3]) for row in rows}
     assert sizes["h264, crf 12, gop 12"] < sizes["lossless"] < sizes["png"]
 
 
-def test_psnr_by_hand(ruler, tmp_path):
+def test_psnr_by_hand(tmp_path):
     base = np.full((4, 32, 32, 3), 100, np.uint8)
     for name, frames in (("a", base), ("b", base + 5)):
         with VideoWriter(tmp_path / name, fps=25, format="png") as writer:
             for frame in frames:
                 writer.add(frame)
-    assert ruler.psnr(tmp_path / "a", tmp_path / "b") == pytest.approx([10 * np.log10(255**2 / 25)] * 4)
+    assert extract.psnr(tmp_path / "a", tmp_path / "b") == pytest.approx([10 * np.log10(255**2 / 25)] * 4)

@@ -1,6 +1,4 @@
-"""Miniatures of the public layouts. `build[name](root, write)` makes one; `write(path, identity)` puts a
-video there.
-"""
+"""Miniatures of the public layouts: `BUILD[name](root, write)` makes one, `write(path)` writes its videos."""
 
 from __future__ import annotations
 
@@ -22,10 +20,10 @@ def save(path: Path, content) -> None:
 
 
 def dfdc(root, write):
-    """Two parts, the second with two fakes of an original that is not there, and a test set with its videos
-    in a folder of their own.
+    """Two training folders, the second with two fakes of a missing original, and a test set with its videos
+    in a folder below.
     """
-    parts = {
+    folders = {
         "dfdc_train_part_0": {"aaaaaaaaaa.mp4": REAL, "bbbbbbbbbb.mp4": fake_of("aaaaaaaaaa.mp4")},
         "dfdc_train_part_7": {
             "cccccccccc.mp4": fake_of("gonegonego.mp4"),
@@ -33,7 +31,7 @@ def dfdc(root, write):
             "eeeeeeeeee.mp4": REAL,
         },
     }
-    for folder, table in parts.items():
+    for folder, table in folders.items():
         save(root / folder / "metadata.json", table)
         for name in table:
             write(f"{folder}/{name}")
@@ -44,27 +42,14 @@ def dfdc(root, write):
 
 def dfdcp(root, write):
     """Two reals, fakes of both methods, one of them with its original missing."""
+    first = {"label": "fake", "set": "test", "target_id": 1003254, "swapped_id": 1255229}
+    second = {"label": "fake", "set": "train", "target_id": 1260311, "swapped_id": 1255300}
     table = {
         "original_videos/1260311/1260311_C_001.mp4": {"label": "real", "set": "train", "augmentations": []},
         "original_videos/1003254/1003254_A_001.mp4": {"label": "real", "set": "test", "augmentations": []},
-        "method_A/1003254/1003254_A/1255229_1003254_A_001.mp4": {
-            "label": "fake",
-            "set": "test",
-            "target_id": 1003254,
-            "swapped_id": 1255229,
-        },
-        "method_B/1260311/1260311_C/1255300_1260311_C_001.mp4": {
-            "label": "fake",
-            "set": "train",
-            "target_id": 1260311,
-            "swapped_id": 1255300,
-        },
-        "method_B/1260311/1260311_C/1255300_1260311_C_002.mp4": {
-            "label": "fake",
-            "set": "train",
-            "target_id": 1260311,
-            "swapped_id": 1255300,
-        },
+        "method_A/1003254/1003254_A/1255229_1003254_A_001.mp4": first,
+        "method_B/1260311/1260311_C/1255300_1260311_C_001.mp4": second,
+        "method_B/1260311/1260311_C/1255300_1260311_C_002.mp4": second,
     }
     save(root / "dataset.json", table)
     for path in table:
@@ -72,13 +57,9 @@ def dfdcp(root, write):
 
 
 def ffpp(root, write):
-    """Two pairs; the fake 071_054 exists by two methods, the first with a mask, and in a second compression."""
-    for split, pairs in {
-        "train": [["071", "054"]],
-        "val": [["900", "901"]],
-        "test": [["953", "974"]],
-    }.items():
-        save(root / f"splits/{split}.json", pairs)
+    """Two pairs; the fake 071_054 by two methods, one of them with a mask and in a second compression."""
+    for split, pair in {"train": ["071", "054"], "val": ["900", "901"], "test": ["953", "974"]}.items():
+        save(root / f"splits/{split}.json", [pair])
     for name in ("071", "054", "953", "974"):
         write(f"original_sequences/youtube/c23/videos/{name}.mp4")
     for method, name in (("Deepfakes", "071_054"), ("NeuralTextures", "071_054"), ("FaceShifter", "974_953")):
@@ -97,17 +78,13 @@ def dfd(root, write):
 
 
 def celebdf(root, write):
-    """The first line of the list counts; in it 1 is real. The original id2_0007 is missing."""
+    """The list has no header, and 1 is real on it. The original id2_0007 is missing."""
     listed = ["1 YouTube-real/00170.mp4", "0 Celeb-synthesis/id1_id0_0001.mp4", "1 Celeb-real/id1_0001.mp4"]
     save(root / "List_of_testing_videos.txt", "\n".join(listed) + "\n")
-    for path in (
-        "YouTube-real/00170",
-        "Celeb-synthesis/id1_id0_0001",
-        "Celeb-real/id1_0001",
-        "YouTube-real/00000",
-        "Celeb-synthesis/id2_id3_0007",
-    ):
-        write(f"{path}.mp4")
+    for path in [line[2:] for line in listed]:
+        write(path)
+    write("YouTube-real/00000.mp4")
+    write("Celeb-synthesis/id2_id3_0007.mp4")
 
 
 SEGMENTS = """label,youtube_id,time_start,time_end,split,is_cc
@@ -120,7 +97,7 @@ riding a bike,zzzzzzzzzz_,30,40,test,0
 
 
 def kinetics(root, write):
-    """Files in class folders, in a split's folder, and flat."""
+    """Files in class folders, in the folder of a split, and flat."""
     save(root / "annotations/kinetics_3.csv", SEGMENTS)
     write("train/riding_a_bike/---0dWlqevI_000019_000029.mp4")
     write("train/singing, loudly/-0AAAAAAAAA_000000_000010.mp4")
@@ -130,7 +107,7 @@ def kinetics(root, write):
 
 
 def kinetics_lists(root, write):
-    """PySlowFast's lists; one path has a blank in it."""
+    """PySlowFast's lists; one path contains a blank."""
     save(root / "train.csv", "clips/a.mp4 0\nclips/b c.mp4 2\n")
     save(root / "test.csv", "clips/---0dWlqevI_000019_000029.mp4 1\nclips/---0dWlqevI_000029_000039.mp4 1\n")
     for name in ("a", "b c", "---0dWlqevI_000019_000029", "---0dWlqevI_000029_000039"):
@@ -138,6 +115,7 @@ def kinetics_lists(root, write):
 
 
 def folder(root, write):
+    """Class folders with people below, in two splits."""
     for path in ("train/real/anna/a", "train/fake/bob/a", "test/real/carl/b", "test/fake/dora/c"):
         write(f"{path}.mp4")
 
@@ -155,8 +133,8 @@ def layouts():
 
 @pytest.fixture
 def miniature(tmp_path):
-    """miniature(name) -> root of one with files that hold their own names: enough for a reader, which opens
-    no video.
+    """miniature(name) -> root of a miniature whose files contain their names: enough for a reader, which
+    opens no video.
     """
 
     def make(name: str, root: Path | None = None) -> Path:
