@@ -1,6 +1,6 @@
 """The command line: `dfdc-video VERB …`. The verbs are the modules of `dfdc_video.commands`.
 
-Errors for people are one line and a non-zero exit; `--debug` shows the traceback.
+An expected error is one line and a non-zero exit code; `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOISY = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, like ours."""
+    """argparse with one-line errors."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         print(f"error: {message}; see `{self.prog} --help`", file=sys.stderr)
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def find_verbs() -> dict[str, Any]:
-    """Verb -> its module, for every module of `dfdc_video.commands`, in the order in which data flows."""
+    """Verb -> its module, for every module of `dfdc_video.commands`, in the order of the data flow."""
     room = dfdc_video.commands
     names = [m.name for m in pkgutil.iter_modules(room.__path__)]
     modules = {name: importlib.import_module(f"{room.__name__}.{name}") for name in names}
@@ -53,7 +53,7 @@ def build_parser(chosen: Collection[str] | None = None) -> argparse.ArgumentPars
     parser.add_argument("--version", action="version", version=f"dfdc-video {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     group = parser.add_subparsers(
-        title="verbs, in the order in which data flows", dest="verb", metavar="VERB", parser_class=_Parser
+        title="verbs, in the order of the data flow", dest="verb", metavar="VERB", parser_class=_Parser
     )
     for name, module in find_verbs().items():
         verb = group.add_parser(name, help=module.HELP, description=module.HELP)
@@ -65,7 +65,7 @@ def build_parser(chosen: Collection[str] | None = None) -> argparse.ArgumentPars
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 done, 2 an error for people, 130 interrupted."""
+    """Entry point; returns the exit code: 0 done, 2 an expected error, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in words if not word.startswith("-")), "")
     parser = build_parser([verb])
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("no verb given")
     if extra and (any(e.startswith("--") for e in extra) or not hasattr(args, "settings")):
         return _error(f"unknown option {extra[0]}; see `dfdc-video {verb} --help`")
-    if extra:  # a value such as -1, which argparse takes for an option
+    if extra:  # a value such as -1, which argparse parses as an option
         args.settings = [*args.settings, *extra]
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

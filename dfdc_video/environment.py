@@ -90,7 +90,7 @@ def bf16_is_native() -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """What a run is made with, as JSON: a float result depends on all of it, down to processor and threads."""
+    """What a run is made with, for JSON: floating-point results depend on it, down to CPU and threads."""
     import torch
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""

@@ -1,4 +1,4 @@
-"""Registries: every extension point of the framework, one line each.
+"""Registries: the extension points of the framework.
 
 A registry is filled by decorators. The files that hold decorated components are found by scanning their room,
 so that a new component is one new file, and are imported on the first look-up, so that `import dfdc_video`

@@ -1,4 +1,4 @@
-"""`dfdc-video bench`: a measurement whose conditions are fixed, so that its numbers can be compared."""
+"""`dfdc-video bench`: measurements under fixed conditions, so that numbers can be compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 ORDER = 110
-HELP = "run a benchmark: detectors, extraction, memory, training step"
+HELP = "run a benchmark of detectors, extraction, memory or the training step"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`dfdc-video compare`: finished runs side by side."""
+"""`dfdc-video compare`: compare tested runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from dfdc_video.folders.run import ExperimentFolder
 
 ORDER = 90
-HELP = "finished runs of the same split side by side -> table, CSV, report.html"
+HELP = "compare tested runs on the same split: table, CSV and HTML report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument(
-        "--out", type=Path, default=Path("comparison"), help="folder for report.html and table.csv"
+        "--out", type=Path, default=Path("comparison"), help="folder for table and page (default comparison)"
     )
+    parser.add_argument("--baseline", help="run that differences are taken from (default: the first)")
     parser.add_argument(
-        "--baseline", help="name of the run that differences are taken to (default: the first)"
+        "--pooling", help="pool clip scores to video scores by this rule instead of that of the runs"
     )
-    parser.add_argument("--pooling", help="pool clips to videos by another rule than the runs did")
     parser.add_argument(
         "--allow-different-frames",
         action="store_true",
-        help="compare runs that saw different frames of a video",
+        help="compare runs whose clips have different frames",
     )
 
 

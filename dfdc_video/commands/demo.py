@@ -1,6 +1,6 @@
-"""`dfdc-video demo`: the whole pipeline in one call, as a user would run it.
+"""`dfdc-video demo`: the whole pipeline in one command.
 
-Makes videos, prepares them, trains the four model families and compares them.
+Generates videos, prepares them, trains the four model families and compares them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ORDER = 120
-HELP = "synthetic data, all four model families, one report; about ten minutes on two cores"
-# Sizes that two cores finish in a quarter of an hour; the strength of the planted signal is part of the data
-# set's settings and of its card.
+HELP = "the whole pipeline on synthetic videos with all four model families; about ten minutes on two cores"
+# sized for two cores; the strength of the planted signal is part of the data set's settings and of its card
 VIDEOS: dict[str, Any] = {
     "num_identities": 220,
     "seconds": 2.4,
@@ -37,9 +36,7 @@ QUICK = ["TRAIN.EPOCHS", "1", "OPTIM.WARMUP_EPOCHS", "0", "TEST.NUM_BOOTSTRAP", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    parser.add_argument(
-        "--open", action="store_true", help="open the report in a browser, where there is one"
-    )
+    parser.add_argument("--open", action="store_true", help="open the report in a browser, if there is one")
     parser.add_argument(
         "--small",
         action="store_true",

@@ -1,6 +1,6 @@
-"""`dfdc-video doctor`: is this machine ready?
+"""`dfdc-video doctor`: check the installation and the machine.
 
-One line per part: what was found, or what is missing and how to get it.
+One line per part: what was found, or what is missing and how to install it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.table import Table
 from dfdc_video.environment import bf16_is_native, environment
 
 ORDER = 10
-HELP = "check versions, decoders, GPU, precision, disk; what is missing and how to get it"
+HELP = "check the installation: versions, decoders, GPU, precision, disk space"
 ENOUGH_DISK_GB = 5
 # relative; bf16 has 8 bits of mantissa, and wrong cuDNN kernels (9.8 to 9.10) were off by whole factors
 BF16_ERROR = 0.02
@@ -29,7 +29,7 @@ BF16_ERROR = 0.02
 class Finding(NamedTuple):
     what: str
     ok: bool
-    needed: bool  # False: an option that is not there
+    needed: bool  # False: optional
     text: str
 
 
@@ -40,7 +40,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
-    """Every decoder reads a small video that is written here, and must give the frames that were written."""
+    """Every decoder must return the frames of a small video that is written here."""
     import numpy as np
 
     from dfdc_video.media.writer import VideoWriter
@@ -53,7 +53,7 @@ def _decoders() -> Iterator[Finding]:
             with VideoWriter(path, fps=25) as writer:
                 for level in levels:
                     writer.add(np.full((64, 64, 3), level, np.uint8))
-        except Exception as error:  # any failure of the encoder is the finding
+        except Exception as error:  # any failure of the encoder is a finding
             yield Finding("H.264 encoder (libx264)", False, True, f"{error}; reinstall av (pip install av)")
             return
         yield Finding("H.264 encoder (libx264)", True, True, "writes")
@@ -63,9 +63,7 @@ def _decoders() -> Iterator[Finding]:
                 good = bool(np.abs(means - levels).max() < 4)
                 text = "reads" if good else f"reads wrong frames: means {means.round().tolist()}"
                 yield Finding(f"decoder {name}", good, True, text)
-            except (
-                Exception
-            ) as error:  # as above: a decoder that cannot be imported or dies is what we look for
+            except Exception as error:  # as above
                 yield Finding(
                     f"decoder {name}", False, True, f"{str(error).splitlines()[0][:100]}; reinstall {name}"
                 )
@@ -74,7 +72,7 @@ def _decoders() -> Iterator[Finding]:
         "ffmpeg program",
         found is not None,
         False,
-        found or "not here and not needed: decord, PyAV and OpenCV carry their own libraries",
+        found or "not found and not needed: decord, PyAV and OpenCV bundle their own libraries",
     )
 
 
@@ -85,7 +83,7 @@ def _precision() -> Iterator[Finding]:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name(0) if device == "cuda" else "none; training runs on the processor"
+    name = torch.cuda.get_device_name(0) if device == "cuda" else "none; training runs on the CPU"
     yield Finding("GPU", device == "cuda", False, name)
     torch.manual_seed(0)
     conv = torch.nn.Conv3d(16, 32, (3, 3, 3), padding=1).to(device)
@@ -129,7 +127,7 @@ def _detectors() -> Iterator[Finding]:
 def _disk() -> Iterator[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     text = f"{free:.0f} GB free here" + (
-        "" if free > ENOUGH_DISK_GB else f"; the demo and its environment want {ENOUGH_DISK_GB} GB"
+        "" if free > ENOUGH_DISK_GB else f"; the demo and its environment need {ENOUGH_DISK_GB} GB"
     )
     yield Finding("disk", free > ENOUGH_DISK_GB, False, text)
 
@@ -143,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def doctor() -> int:
-    """Print every finding; 1 where something that is needed is missing."""
+    """Print every finding; returns 1 where a required part is missing, else 0."""
     made_with = environment()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("", "Python", f"{made_with['python']} on {made_with['platform']}")

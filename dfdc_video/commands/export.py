@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 ORDER = 100
-HELP = "write a run's best weights in another program's format"
+HELP = "write the best weights of a run in the format of another program"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         default="pyslowfast",
         choices=("pyslowfast",),
-        help="pyslowfast: model_state with its names, a .pyth file",
+        help="pyslowfast: a .pyth file that PySlowFast loads (default pyslowfast)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`dfdc-video generate`: synthetic videos whose labels are known."""
+"""`dfdc-video generate`: synthetic videos with known labels."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import importlib
 from pathlib import Path
 
 ORDER = 30
-HELP = "make a labelled synthetic data set: deepfakes in DFDC's layout, or motions in that of Kinetics"
+HELP = "generate labelled synthetic videos: deepfakes in DFDC's layout, or motions in that of Kinetics"
 # task: module of dfdc_video.synthetic and its function
 TASKS = {"deepfake": ("deepfakes", "generate"), "motions": ("motions", "generate_motions")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", required=True, type=Path, help="folder to make")
+    parser.add_argument("--root", required=True, type=Path, help="folder to write")
     parser.add_argument(
         "--task",
         default="deepfake",
         choices=tuple(TASKS),
-        help="deepfake: three methods of faking, in DFDC's layout; motions: eight motions, in that of "
-        "Kinetics (default deepfake)",
+        help="deepfake: three manipulation methods, in the layout of DFDC; motions: eight motions, in that "
+        "of Kinetics (default deepfake)",
     )
     parser.add_argument(
         "settings",

@@ -1,4 +1,4 @@
-"""`dfdc-video list`: every config, experiment and component with a line about it, or one of them in full."""
+"""`dfdc-video list`: configs, experiments and components with a one-line summary each, or one in full."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dfdc_video.config import config_names, config_summary, dump, find_config, r
 from dfdc_video.registry import ALL, EXPERIMENTS, MODELS, Registry, nearest, settings_of, summary_of
 
 ORDER = 20
-HELP = "every config, experiment and component with one line about it; or one of them in full"
-BASES = ("model", "data", "train")  # folders of configs/ with the pieces that _BASE_ names
+HELP = "list configs, experiments and components with a one-line summary; or show one in full"
+BASES = ("model", "data", "train")  # folders of configs/ with the reusable parts that _BASE_ names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "kind",
         nargs="?",
         default="",
-        help="only this kind, with its settings; for example datasets, face-detectors, models",
+        help="list only this kind, with settings; for example datasets, face-detectors, models",
     )
     parser.add_argument(
         "name",
         nargs="?",
         default="",
-        help="only this one, in full; for example models x3d_s, configs frame_b7",
+        help="show only this one, in full; for example models x3d_s, configs frame_b7",
     )
 
 
@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(kind: str = "", name: str = "") -> None:
-    """Print everything; one `kind` of things with their settings; or, with `name`, one thing in full.
-    ValueError for what there is not.
+    """Print all summaries, one `kind` with settings, or, with `name`, one entry in full. ValueError for an
+    unknown kind or name.
     """
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     wanted = kind.lower().replace("-", " ")
@@ -136,7 +136,7 @@ def _show_one(console: Console, kind: str, name: str) -> None:
 
 
 def _on_meta(name: str) -> Any:
-    """The model of configs/model/NAME without values: nothing is downloaded, and no memory is taken."""
+    """The model of configs/model/NAME on the meta device: no download, no memory."""
     import torch
 
     from dfdc_video.api import build_model
@@ -176,7 +176,7 @@ def _print_costs(console: Console) -> None:
 
 
 def _print_model(console: Console, name: str) -> None:
-    """One configuration of configs/model: its cost, and the names that settings speak of."""
+    """One configuration of configs/model: its cost, and the layer names that settings use."""
     from dfdc_video.models.summary import source_of
 
     registered = read_tree(find_config(f"model/{name}"))["MODEL"]["NAME"]
@@ -193,9 +193,9 @@ def _print_model(console: Console, name: str) -> None:
         "clip, two classes"
     )
     console.print(f"source               {source_of(registered, summary)}")
-    console.print(f"sees the order       {'yes' if model.uses_time else 'no: a bag of frames'}")
+    console.print(f"uses frame order     {'yes' if model.uses_time else 'no: a bag of frames'}")
     console.print(
-        f"activation maps of   {model.cam_layer}\nnew for another task {', '.join(model.head_names)}"
+        f"activation maps of   {model.cam_layer}\nreplaced head        {', '.join(model.head_names)}"
     )
     if model.frozen_names:
         console.print(f"always frozen        {', '.join(model.frozen_names)}")

@@ -1,4 +1,4 @@
-"""`dfdc-video run`: a registered experiment."""
+"""`dfdc-video run`: run a registered experiment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dfdc_video.commands import Interrupted
 from dfdc_video.commands.compare import show
 
 ORDER = 80
-HELP = "a registered experiment: every arm and seed, then the comparison; can be continued"
+HELP = "run a registered experiment: every arm and seed, then the comparison; resumes where it stopped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "settings",
         nargs="*",
         metavar="KEY VALUE",
-        help="for every arm, for example DATA.PATH prepared; in lower case a setting of the experiment, "
-        "from `dfdc-video list experiments`",
+        help="applied to every arm, for example DATA.PATH prepared; lower-case keys are settings of the "
+        "experiment, see `dfdc-video list experiments`",
     )
-    parser.add_argument("--out", type=Path, help="folder of its runs (default runs/<experiment>)")
+    parser.add_argument("--out", type=Path, help="folder for its runs (default runs/<experiment>)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of the experiment's own")
     parser.add_argument("--arms", nargs="+", default=[], help="only these arms")
 

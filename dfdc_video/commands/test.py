@@ -1,4 +1,4 @@
-"""`dfdc-video test`: the scores of a run's best checkpoint."""
+"""`dfdc-video test`: score a split with the best checkpoint of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from dfdc_video.commands.train import print_report
 
 ORDER = 70
-HELP = "score a run's test (or val) split again, with its best checkpoint"
+HELP = "score the test (or val) split of a run again, with its best checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

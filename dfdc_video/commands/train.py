@@ -1,4 +1,4 @@
-"""`dfdc-video train`: one config on one prepared data set becomes a run folder."""
+"""`dfdc-video train`: train a config on a prepared data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from dfdc_video.commands import Interrupted
 
 ORDER = 60
-HELP = "train a config on a prepared data set -> run folder, with its test"
+HELP = "train a config on a prepared data set, score its test split, and write a run folder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_report(folder: Path, report: dict[str, Any]) -> None:
-    """The metrics of one run, with their intervals, and the AUC of every method of faking."""
+    """Print the metrics of a run with their intervals, and the AUC per method."""
 
     def show(entry: dict[str, Any]) -> str:
         if entry["value"] is None:

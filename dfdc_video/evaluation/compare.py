@@ -1,8 +1,6 @@
-"""Finished runs side by side: the same videos, the same split, the same frames, and what the difference
-between two runs is worth.
+"""Comparison of tested runs on the same split, videos and frames, with paired differences to a baseline.
 
-Everything is computed anew from `predictions.csv` and `videos.csv`; the metrics that report.json carries are
-not trusted.
+All numbers are recomputed from the predictions; the metrics in the runs' reports are not used.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ def key_of(metric: str, method: str = "") -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the comparison: a run, or an arm with the mean of its seeds' metrics."""
+    """One row of the comparison: a run, or an arm with the metrics averaged over its seeds."""
 
     name: str
     runs: tuple[RunResult, ...]
@@ -62,7 +60,7 @@ class Row:
         return float(np.mean(values)) if len(values) == len(self.runs) else None
 
     def worst(self, count: int = 5) -> pd.DataFrame:
-        """The videos with the least probability of their true class, worst first."""
+        """The videos whose true class got the lowest probability, lowest first."""
         own = probabilities(self.scores)[np.arange(len(self.scores)), self.scores["label"]]
         order = np.argsort(own, kind="stable")[:count]
         return self.scores.iloc[order][["video_id", "label", "method", "status", "score"]].reset_index(
@@ -72,7 +70,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows over one set of test videos, with the differences of each row to the baseline."""
+    """Rows over one set of test videos, and the difference of each row from the baseline."""
 
     rows: tuple[Row, ...]
     baseline: str
@@ -118,7 +116,7 @@ class Comparison:
 
 
 def _row(name: str, runs: list[RunResult], *, num_samples: int, seed: int, level: float, clip: float) -> Row:
-    """Every seed's metrics under the same resamples, averaged; and their deviation over the seeds."""
+    """Metrics of all seeds under the same resamples: mean, interval, standard deviation over the seeds."""
     probs = np.mean([probabilities(run.scores) for run in runs], axis=0)
     scores = with_score(runs[0].scores.assign(**{f"prob_{k}": probs[:, k] for k in range(probs.shape[1])}))
     statuses = np.array([run.scores["status"].to_numpy() for run in runs])
@@ -137,11 +135,11 @@ def _row(name: str, runs: list[RunResult], *, num_samples: int, seed: int, level
 
 
 def _cautions(rows: Sequence[Row]) -> list[str]:
-    """What a reader of the numbers should know."""
+    """Warnings about how far the numbers can be trusted."""
     result = []
     groups = rows[0].samples[""].num_groups
     if groups < FEW_GROUPS:
-        result.append(f"The test split has {groups} groups: intervals from so few are too narrow.")
+        result.append(f"The test split has {groups} groups: intervals from so few groups are too narrow.")
     coverage = {row.name: coverage_of(row.scores) for row in rows}
     if len({c["scored"] for c in coverage.values()}) > 1:
         result.append(
@@ -151,8 +149,8 @@ def _cautions(rows: Sequence[Row]) -> list[str]:
         )
     if any(i.low == i.high for row in rows for i in row.intervals.values()):
         result.append(
-            "An interval without width means that every resample gave the same value, as perfect "
-            "separation does; it is no certainty."
+            "An interval of zero width means that every resample gave the same value, as with perfect "
+            "separation; it does not mean certainty."
         )
     poolings = {json.dumps(run.report["pooling"], sort_keys=True) for row in rows for run in row.runs}
     if len(poolings) > 1:
@@ -174,8 +172,8 @@ def compare(
     """Compare run folders. Runs whose reports name experiment, arm and seed become one row per arm; others
     one row each.
 
-    `baseline` is the row that the differences are taken to, the first by default. `pooling` replaces the
-    poolings of the reports. Raises ValueError for runs with different split hashes, test videos or classes,
+    `baseline` is the row that differences are taken from, by default the first. `pooling` overrides the
+    pooling that the reports record. ValueError for runs with different split hashes, test videos or classes,
     and for different clip policies unless they are allowed.
     """
     if not paths:

@@ -142,8 +142,8 @@ def check_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def top_k_credit(labels: np.ndarray, probs: np.ndarray, k: int) -> np.ndarray:
-    """(N,) in [0, 1]: is the label among the k likeliest classes; classes that tie share the places that are
-    left.
+    """(N,) in [0, 1]: whether the label is among the k likeliest classes; tied classes share the remaining
+    places.
     """
     own = probs[np.arange(len(labels)), labels][:, None]
     above, tied = (probs > own).sum(axis=1), (probs == own).sum(axis=1)

@@ -1,8 +1,7 @@
-"""Clip logits -> one score per video. Clips meet by `video_id` and `track_id`, never by their position in a
-file.
+"""Clip logits -> one score per video. Clips are grouped by `video_id` and `track_id`, never by position.
 
-`predictions.csv` (one row per clip) and `videos.csv` (every video of the split) are the boundary: everything
-from here on reruns without a model.
+The table of predictions (one row per clip) and that of videos (every video of the split) are the boundary:
+everything after them can be recomputed without a model.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def most_fake_track(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
     """Mean over the clips of each track, then the track with the highest P(fake) = 1 − P(class 0), as in
     Self-Blended Images (CVPR 2022).
 
-    One manipulated face makes a video a fake; the price is that every further track of a real video can only
+    One manipulated face makes a video fake. The drawback: every additional track of a real video can only
     raise its score.
     """
     tracks = _track_means(probs, track_ids)
@@ -75,9 +74,7 @@ def _checked_labels(table: pd.DataFrame, num_classes: int, what: str) -> np.ndar
 
 
 def _check(predictions: pd.DataFrame, videos: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Both tables with ids as text and labels as whole numbers; everything that does not fit is refused by
-    name.
-    """
+    """Both tables with ids as text and integer labels; ValueError names what does not fit together."""
     require_columns(predictions, PREDICTION_COLUMNS, "the table of predictions")
     require_columns(videos, SCORED_COLUMNS, "the table of videos")
     logits = _logit_columns(predictions)
@@ -163,7 +160,7 @@ def pool_predictions(
     )
     table = pd.DataFrame({"video_id": videos["video_id"], "label": videos["label"]})
     table["method"] = np.where(method != "", method, np.where(videos["label"] == 0, "real", "unknown"))
-    # a video without a group is one by itself
+    # a video without a group is a group of its own
     table["group_id"] = group.where(group != "", videos["video_id"])
     table["status"], table["num_tracks"], table["num_clips"] = status, counts[:, 0], counts[:, 1]
     for k in range(len(logits)):

@@ -111,7 +111,7 @@ def _unequal_frames(runs: Sequence[RunResult], *, allowed: bool) -> list[str]:
 
 
 def with_unique_names(runs: list[RunResult]) -> list[RunResult]:
-    """Names that tell the runs apart: the report's, with the folder where two share one."""
+    """Runs with unique names: the name in the report, with the folder added where two are equal."""
     count = Counter(run.name for run in runs)
     short = [run.name if count[run.name] == 1 else f"{run.name} ({run.path.resolve().name})" for run in runs]
     names = short if len(set(short)) == len(runs) else [f"{run.name} ({run.path.resolve()})" for run in runs]

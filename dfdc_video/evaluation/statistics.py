@@ -1,7 +1,7 @@
-"""How sure a number is: bootstrap intervals over groups, and paired differences between runs.
+"""Uncertainty of metrics: bootstrap intervals over groups, and paired differences between runs.
 
-Videos of one group (an original, its fakes, the same person) are not independent, so whole groups are drawn
-with replacement. A sample is a vector of multiplicities, which the weighted metrics take as it is; equal
+Videos of one group (an original, its fakes, the same person) are not independent, so whole groups are
+resampled with replacement. A sample is a vector of multiplicities, the weights of the metrics; equal
 seeds and groups give equal samples, which is what makes differences paired.
 """
 
@@ -20,11 +20,11 @@ from dfdc_video.evaluation.pooling import probabilities
 
 log = logging.getLogger(__name__)
 CHUNK_ELEMENTS = 1_000_000  # samples × videos at once: about 8 MB per array
-FEW_GROUPS = 10  # below, percentile intervals are known to be too narrow
+FEW_GROUPS = 10  # with fewer, percentile intervals are known to be too narrow
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its percentile interval; NaN bounds where none can be given."""
+    """A value with the bounds of its percentile interval; the bounds are NaN where there is none."""
 
     value: float
     low: float
@@ -63,7 +63,7 @@ class Samples:
 
 
 def _bounds(samples: np.ndarray, num_groups: int, level: float) -> tuple[float, float]:
-    """One group gives the same sample every time, which is no evidence of certainty: NaN."""
+    """Bounds of the percentile interval. NaN for one group, which gives the same sample every time."""
     if not 0 < level < 1:
         raise ValueError(f"level {level}, expected a number between 0 and 1, for example 0.95")
     if num_groups < 2 or len(samples) < 2 or not np.isfinite(samples).all():
@@ -73,7 +73,7 @@ def _bounds(samples: np.ndarray, num_groups: int, level: float) -> tuple[float, 
 
 
 def group_weights(groups: np.ndarray, *, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """(num_samples, N): how often each video's group was drawn, as many groups per sample as there are."""
+    """(num_samples, N): how often the group of each video was drawn, in as many draws as there are groups."""
     names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     drawn = rng.integers(0, len(names), size=(num_samples, len(names)))
     drawn += np.arange(num_samples)[:, None] * len(names)
@@ -173,7 +173,9 @@ def difference(baseline: Samples, other: Samples, *, level: float = 0.95) -> dic
     for name in (n for n in baseline.values if n in other.values):
         a, b = baseline.samples[name], other.samples[name]
         assert a.shape == b.shape, (name, a.shape, b.shape)
-        delta = np.where(np.abs(b - a) < 1e-12, 0.0, b - a)  # sums in another order are no difference
+        delta = np.where(
+            np.abs(b - a) < 1e-12, 0.0, b - a
+        )  # rounding of sums in another order is not a difference
         above = float(((delta > 0) + 0.5 * (delta == 0)).mean()) if len(delta) else float("nan")
         result[name] = Difference(
             other.values[name] - baseline.values[name], *_bounds(delta, baseline.num_groups, level), above
@@ -235,7 +237,7 @@ def resample_methods(
 
 
 def coverage_of(scores: pd.DataFrame) -> dict[str, int]:
-    """How many videos the model really saw; the others carry the prior."""
+    """How many videos were scored by the model; the others get the prior."""
     return {
         "num_videos": len(scores),
         **{s: int((scores["status"] == s).sum()) for s in ("scored", "no_face", "unreadable")},
@@ -245,7 +247,7 @@ def coverage_of(scores: pd.DataFrame) -> dict[str, int]:
 def evaluate(
     scores: pd.DataFrame, *, num_samples: int = 1000, seed: int = 0, level: float = 0.95, clip: float = CLIP
 ) -> dict[str, Any]:
-    """What report.json says of a scored split (the table of `pool_predictions`).
+    """The metrics section of a report, of a scored split (the table of `pool_predictions`).
 
     `metrics`: "video/auc" … -> value, low, high. `per_method`: method -> metric -> the same, over all reals
     and that method's fakes, with `num_videos` and `num_fake`. `coverage`, `num_groups`, and `undefined`: why

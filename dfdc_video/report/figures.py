@@ -1,8 +1,8 @@
-"""Pictures of a comparison: matplotlib Figure objects without pyplot's global state, and their way into a
-page.
+"""Figures of a comparison: matplotlib Figure objects without pyplot's global state, and their conversion for
+HTML.
 
-Every row of the comparison keeps its colour in every picture. Text, axes and reference lines are drawn in
-INK, which the page replaces by its own text colour, so that the same picture is legible on light and on dark.
+Every row of the comparison has the same colour in every figure. Text, axes and reference lines are drawn in
+INK, which the page replaces by its own text colour, so that a figure is legible in light and dark mode.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dfdc_video.evaluation.compare import Comparison, Row, key_of
 from dfdc_video.evaluation.metrics import title_of
 
 INK = "#3b4148"
-# legible on white and on near-black
+# legible on white and on near-black backgrounds
 COLOURS = ("#0f7ac2", "#e0761a", "#2a9d5c", "#b0449e", "#c8443c", "#7c6bd6", "#8f8a1c", "#16a0a8")
 MARKERS = "osD^vPX*"
 BINS = [i / 20 for i in range(21)]
 
 
 def style_of(index: int) -> dict[str, str]:
-    """Colour and marker of the row at `index`; markers tell rows apart where colours do not."""
+    """Colour and marker of the row at `index`; markers distinguish rows without relying on colour."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
@@ -57,8 +57,8 @@ def _legend(owner: Any, **settings: Any) -> None:
 
 
 def curve_of(curves: pd.DataFrame | None, *names: str) -> pd.Series | None:
-    """One value per epoch of the first of the logged columns `names` that has any: the mean over the epoch's
-    rows; None without one.
+    """One value per epoch, the mean over its rows, of the first of the columns `names` that was logged; None
+    where none was.
     """
     if curves is None or "epoch" not in curves.columns:
         return None
@@ -146,7 +146,7 @@ def roc_curves(comparison: Comparison) -> Figure | None:
             ax.plot(fpr, tpr, color=style_of(index)["color"], linewidth=1.6, label=f"{row.name}  {auc:.3f}")
         ax.set(
             title=method or "all videos",
-            xlabel="reals called fake",
+            xlabel="false positive rate",
             xlim=(-0.02, 1.02),
             ylim=(-0.02, 1.02),
             aspect="equal",
@@ -154,14 +154,14 @@ def roc_curves(comparison: Comparison) -> Figure | None:
         ax.set_xticks([0, 0.5, 1])
         ax.set_yticks([0, 0.5, 1])
         if ax in axes[:, 0]:
-            ax.set_ylabel("fakes found")
+            ax.set_ylabel("true positive rate")
         _legend(ax, loc="lower right", handlelength=1.2)
     return figure
 
 
 def method_bars(comparison: Comparison) -> Figure | None:
-    """AUC with its interval, over all videos and per method, and the line of a coin at 0.5. For more than two
-    classes: the top-k shares.
+    """AUC with its interval, over all videos and per method, and the chance level of 0.5. For more than two
+    classes: top-k accuracies.
     """
     if comparison.num_classes == 2:
         keys = {method or "all videos": key_of("auc", method) for method in ("", *comparison.methods)}
@@ -190,12 +190,12 @@ def method_bars(comparison: Comparison) -> Figure | None:
         color=INK,
         linewidth=1,
         linestyle="--",
-        label=f"chance, {chance:.2g}" + ("" if comparison.num_classes == 2 else " for top-1"),
+        label=f"chance level, {chance:.2g}" + ("" if comparison.num_classes == 2 else " for top-1"),
     )
     ax.set_xticks(np.arange(len(keys)), list(keys))
     ax.set(
         ylim=(0, 1.03),
-        ylabel="AUC" if comparison.num_classes == 2 else "share of videos",
+        ylabel="AUC" if comparison.num_classes == 2 else "fraction of videos",
         xlim=(-0.6, len(keys) - 0.4),
     )
     _legend(figure, loc="outside lower center", ncols=min(5, len(comparison.rows) + 1))
@@ -203,8 +203,8 @@ def method_bars(comparison: Comparison) -> Figure | None:
 
 
 def score_histograms(comparison: Comparison) -> Figure | None:
-    """P(fake) of reals and of fakes by method, one panel per row: how far the classes lie apart, and where.
-    None for more than two classes.
+    """Distribution of P(fake) over reals and over the fakes of each method, one panel per row. None for more
+    than two classes.
     """
     if comparison.num_classes != 2:
         return None
@@ -216,7 +216,7 @@ def score_histograms(comparison: Comparison) -> Figure | None:
     for ax, row in zip(axes.ravel(), comparison.rows, strict=False):
         _histogram(ax, row, comparison.methods)
     for ax in axes[:, 0]:
-        ax.set_ylabel("share of videos")
+        ax.set_ylabel("fraction of videos")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     _legend(figure, handles=handles, labels=labels, loc="outside lower center", ncols=min(6, len(labels)))
     return figure
@@ -242,8 +242,8 @@ def _histogram(ax: Axes, row: Row, methods: Sequence[str]) -> None:
 
 
 def to_svg(figure: Figure, *, salt: str) -> str:
-    """Inline SVG, with ids that are unique to `salt`, text as text, and INK as the page's own colour. Equal
-    figures give equal bytes.
+    """Inline SVG with ids unique to `salt`, text kept as text, and INK replaced by the page's text colour.
+    Equal figures give equal bytes.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "DejaVu Sans"}):
@@ -252,7 +252,7 @@ def to_svg(figure: Figure, *, salt: str) -> str:
         )
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)  # HTML knows both name spaces by itself
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)  # HTML declares both namespaces itself
     text = re.sub(
         r'id="((?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick|LineCollection|PolyCollection)_\d+)"',
         "",
@@ -263,7 +263,7 @@ def to_svg(figure: Figure, *, salt: str) -> str:
 
 
 def to_png(figure: Figure, *, dpi: int = 110) -> str:
-    """A data URI, for places that take no SVG; on white, since its ink is dark."""
+    """A data URI, for where SVG is not supported; on white, since INK is dark."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,5 +1,5 @@
-"""One self-contained report.html: table first, then pictures, then how it was made. No script, no file beside
-it, nothing from a network.
+"""The comparison as one self-contained HTML page: tables, figures, provenance. No scripts, no other files, no
+network access.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from dfdc_video.report import figures, terminal
 
 TEMPLATE = "page.html"
 PICTURES = (
-    ("AUC per method", figures.method_bars, "Whiskers are intervals over groups; the dashed line is a coin."),
-    ("ROC", figures.roc_curves, "Each method's fakes against all reals; the number is the AUC."),
+    (
+        "AUC per method",
+        figures.method_bars,
+        "Whiskers are intervals over groups; the dashed line is the chance level.",
+    ),
+    ("ROC", figures.roc_curves, "The fakes of each method against all reals; the legend gives the AUC."),
     (
         "Training",
         figures.training_curves,
-        "Means per epoch, over the batches of training and over the validation videos.",
+        "Means per epoch: over the training batches, and over the validation videos.",
     ),
     (
         "Scores",
         figures.score_histograms,
-        "Where the models put reals (filled) and the fakes of each method (outlined).",
+        "Distribution of P(fake) over reals (filled) and over the fakes of each method (outlined).",
     ),
 )
 PROVENANCE = (
@@ -48,7 +52,7 @@ PROVENANCE = (
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of this folder. What `values` hold is escaped, unless it is Markup."""
+    """Fill a template of this folder. Values are escaped unless they are Markup."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -60,7 +64,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """An entry of report.json or summary.json in one line."""
+    """An entry of a report or a summary as one line."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {text_of(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
@@ -81,7 +85,7 @@ def _cell(row: Row, key: str, best: float | None = None) -> dict[str, Any]:
 
 
 def _best(comparison: Comparison, metric: str, method: str = "") -> float | None:
-    """The value to print in bold, where several rows compete for it."""
+    """The best value of a column, to be printed in bold; None where there is only one row."""
     values = [
         row.intervals[key_of(metric, method)].value
         for row in comparison.rows
@@ -94,7 +98,7 @@ def _best(comparison: Comparison, metric: str, method: str = "") -> float | None
 
 
 def _facts(row: Row) -> str:
-    """Seeds, size and training time, as far as they are known."""
+    """Number of seeds, size and training time, as far as known."""
     facts = [f"{len(row.runs)} seeds"] if len(row.runs) > 1 else []
     size, seconds = row.mean_of("num_parameters"), row.mean_of("train_seconds")
     facts += [f"{terminal.parameters(size)} parameters"] if size is not None else []
@@ -201,8 +205,8 @@ def write_page(
 ) -> Path:
     """Write the page and return its path; the file appears whole or not at all.
 
-    `notes` are paragraphs below the title (what was asked, what is special), `command` is what repeats the
-    comparison, `num_worst` is how many of the worst scored videos are listed per row.
+    `notes` are paragraphs below the title, `command` is the command that repeats the comparison, `num_worst`
+    is how many of the worst-scored videos are listed per row.
     """
     path = Path(path)
     everything = comparison.rows[0].samples[""]

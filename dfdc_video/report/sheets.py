@@ -1,4 +1,4 @@
-"""Contact sheets: small pictures of the middles of face videos, and of fakes beside their originals."""
+"""Contact sheets: thumbnails of the middle frames of face videos, and of fakes beside their originals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pandas as pd
 from dfdc_video.media.decoders import read_frames
 from dfdc_video.media.reader import UnreadableVideo
 
-SHEET, PAIRS, THUMB_PX = 48, 15, 72  # faces of a sheet, pairs, and the side of a picture
+SHEET, PAIRS, THUMB_PX = 48, 15, 72  # faces per sheet, pairs, and the side of a thumbnail
 GAIN = 4  # of the difference between a fake and its original
 
 
@@ -51,11 +51,11 @@ def _uri(image: np.ndarray | None) -> str:
 
 
 def contact_sheets(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[dict[str, Any]]:
-    """The smallest, the least certain and any tracks (`faces`: a row per track, see `prepared`), as data for
-    the page.
+    """The smallest, the lowest-confidence and random tracks (`faces`: one row per track, see `prepared`), as
+    data for the page.
 
-    The first two show detected tracks, and one of a video: else a crowd would fill the sheet, and a face come
-    again with each of its fakes.
+    The first two show detected tracks only, and one per video: otherwise a crowd would fill the sheet, and a
+    face would be repeated with each of its fakes.
     """
     own, any_tracks = faces[faces["own"]], np.sort(np.random.default_rng(0).permutation(len(faces))[:SHEET])
     smallest, least_certain = (
@@ -65,11 +65,15 @@ def contact_sheets(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[d
     chosen = (
         ("Smallest", "The smallest detected face of each video, smallest first.", smallest),
         (
-            "Least certain",
-            "The least certain detected face of each video, least certain first.",
+            "Lowest confidence",
+            "The detected face of lowest confidence in each video, lowest first.",
             least_certain,
         ),
-        ("Random", "Any tracks, fakes with their original's boxes included.", faces.iloc[any_tracks]),
+        (
+            "Random",
+            "Random tracks, including fakes that use the boxes of their original.",
+            faces.iloc[any_tracks],
+        ),
     )
     result = []
     for title, caption, rows in chosen:
@@ -87,15 +91,15 @@ def contact_sheets(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[d
 
 def _cell(track: dict[str, Any], image: np.ndarray | None) -> dict[str, str]:
     facts = f"{track['size_px']:.0f} px · confidence {track['confidence']:.2f}"
-    found = f"found on {track['detection_rate']:.0%} of the frames looked at · {track['seconds']:.1f} s"
+    found = f"found on {track['detection_rate']:.0%} of the examined frames · {track['seconds']:.1f} s"
     tip = f"{track['track_id']} · {track['class']}, {track['method'] or 'no method'} · {facts} · {found}"
     text = f"{track['size_px']:.0f} px · {track['confidence']:.2f}"
     return {"uri": _uri(image), "tip": tip, "text": text, "name": track["video_id"], "class": track["class"]}
 
 
 def pairs(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[dict[str, Any]]:
-    """Random fakes beside the original with the same box over the same frames: the same frame of both, and
-    their difference.
+    """Random fakes beside the original with the same box over the same frames: one frame of each, and their
+    difference.
     """
     fakes = faces[(faces["source_id"] != "") & (faces["source_id"] != faces["video_id"])]
     both = fakes.merge(

@@ -1,5 +1,5 @@
-"""The comparison as tables for a terminal of 120 columns; in a narrower one without the intervals of the
-overall table.
+"""The comparison as tables for a terminal of 120 columns; a narrower one shows the overall table without
+intervals.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dfdc_video.evaluation.compare import Comparison, Row, key_of
 from dfdc_video.evaluation.metrics import find_metric, title_of
 from dfdc_video.evaluation.statistics import Difference, Interval, coverage_of
 
-WIDE = 116  # columns that the overall table takes with its intervals
+WIDE = 116  # columns that the overall table needs with its intervals
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """Three decimals, or a dash for what is not defined."""
+    """Three decimals, or a dash where undefined."""
     if value is None or math.isnan(value):
         return "–"
     return f"{value:+.3f}" if signed else f"{value:.3f}"
 
 
 def bounds(interval: Interval | Difference, *, signed: bool = False) -> str:
-    """[low, high], or nothing where no interval can be given."""
+    """[low, high]; empty where there is no interval."""
     return (
         ""
         if math.isnan(interval.low)
@@ -34,7 +34,7 @@ def bounds(interval: Interval | Difference, *, signed: bool = False) -> str:
 
 
 def over_seeds(row: Row, key: str) -> str:
-    """± standard deviation over the seeds of an arm; nothing for a single run."""
+    """± standard deviation over the seeds of an arm; empty for a single run."""
     return f"± {number(row.seed_sd[key])}" if len(row.runs) > 1 else ""
 
 
@@ -58,12 +58,12 @@ def duration(seconds: float | None) -> str:
 
 
 def heading(metric: str) -> str:
-    """A metric's name with an arrow that says which way is better."""
+    """Title of a metric with an arrow that points to better values."""
     return f"{title_of(metric)} {'↓' if find_metric(metric).lower_is_better else '↑'}"
 
 
 def _cell(row: Row, key: str, *, intervals: bool = True) -> str:
-    """Value (of several seeds: mean ± deviation) and its interval."""
+    """Value (mean ± standard deviation for several seeds) and its interval."""
     interval = row.intervals.get(key)
     if interval is None:
         return "–"
@@ -117,7 +117,7 @@ def overall_table(comparison: Comparison, *, intervals: bool = True) -> Table:
 
 
 def method_table(comparison: Comparison) -> Table:
-    """AUC of each method's fakes against all reals."""
+    """AUC of each method: its fakes against all reals."""
     table = _table("AUC per method: its fakes against all reals")
     for method in comparison.methods:
         count = comparison.rows[0].samples[method]
@@ -138,7 +138,7 @@ def difference_table(comparison: Comparison) -> Table:
     main = "auc" if comparison.num_classes == 2 else "top1"
     keys = {title_of("log_loss"): key_of("log_loss"), title_of(main): key_of(main)}
     keys |= {f"AUC {method}": key_of("auc", method) for method in comparison.methods}
-    table = _table(f"Difference to {comparison.baseline}, same videos and resamples")
+    table = _table(f"Difference from {comparison.baseline}, same videos and resamples")
     for title in keys:
         table.add_column(title, justify="right", overflow="fold")
     for name, differences in comparison.differences.items():
@@ -155,7 +155,7 @@ def difference_table(comparison: Comparison) -> Table:
 
 
 def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
-    """Print the tables, how many videos were scored, and the cautions."""
+    """Print the tables, the coverage and the warnings."""
     console = console or Console()
     if not console.is_terminal and console.width < WIDE:  # a log file has no width
         console.width = WIDE
@@ -166,13 +166,13 @@ def print_comparison(comparison: Comparison, *, console: Console | None = None) 
         console.print(difference_table(comparison))
     if any(len(row.runs) > 1 for row in comparison.rows):
         console.print(
-            "Several seeds: mean ± sd of the runs; below it, the interval of the mean over resampled "
-            "groups of videos."
+            "Several seeds: mean ± standard deviation over the runs; below, the interval of the mean over "
+            "resampled groups of videos."
         )
     for row in comparison.rows:
         c = coverage_of(row.scores)
         if c["scored"] < c["num_videos"]:
-            rest = f"{c['no_face']} without a face, {c['unreadable']} unreadable: these carry the prior"
+            rest = f"{c['no_face']} without a face, {c['unreadable']} unreadable: these get the prior"
             console.print(
                 f"{row.name}: {c['scored']} of {c['num_videos']} videos scored, {rest}",
                 markup=False,

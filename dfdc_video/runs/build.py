@@ -1,5 +1,5 @@
-"""Config -> objects: data, network, rates, freezing, loss, trainer of a run. Everything below takes plain
-keyword arguments.
+"""Config -> objects: data, network, learning rates, freezing, loss and trainer of a run. The rooms below take
+plain keyword arguments.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def build_data(cfg: CfgNode, manifest: Manifest) -> ClipData:
 
 
 def embed(data: ClipData, model: VideoClassifier, splits: Sequence[str], *, quiet: bool) -> None:
-    """Let `data` hand out what the frozen part of `model` says of these splits' frames, computing what is not
-    there yet.
+    """Let `data` serve per-frame embeddings of these splits, from the frozen part of `model`; what is not
+    cached yet is computed.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training = model.training
@@ -102,38 +102,38 @@ def embed(data: ClipData, model: VideoClassifier, splits: Sequence[str], *, quie
 
 
 def model_of(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = False) -> VideoClassifier:
-    """The network of a config with fresh weights, or timm's where the config says so and no checkpoint
-    replaces them anyway.
+    """The network of a config, with fresh weights or, where the config says so, those of timm, unless a
+    checkpoint replaces them anyway.
     """
-    torch.manual_seed(cfg.SEED)  # weights depend on the seed alone, not on what ran before
+    torch.manual_seed(cfg.SEED)  # initial weights depend on the seed alone
     settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
     if checkpoint_follows and "pretrained" in settings:
-        settings["pretrained"] = False  # scoring or resuming a run must not need the network
+        settings["pretrained"] = False  # scoring or resuming a run must not need the internet
     model = MODELS.get(cfg.MODEL.NAME)(
         num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings
     )
     return add_mask_head(model, stage=cfg.MASK.STAGE) if cfg.MASK.WEIGHT else model
 
 
-GROUP_KEYS = ("LAYER_DECAY", "LR_FACTORS", "NO_DECAY_NORM")  # of OPTIM: about parameters, not about steps
+GROUP_KEYS = ("LAYER_DECAY", "LR_FACTORS", "NO_DECAY_NORM")  # of OPTIM: per parameter group, not per step
 
 
 def build_factors(cfg: CfgNode, model: VideoClassifier) -> dict[str, float]:
-    """Stage -> multiple of the base rate."""
+    """Stage -> multiple of the base learning rate."""
     return stage_factors(
         model.parameters_by_stage(), layer_decay=cfg.OPTIM.LAYER_DECAY, lr_factors=cfg.OPTIM.LR_FACTORS
     )
 
 
 def build_freezer(cfg: CfgNode, model: VideoClassifier, steps_per_epoch: int) -> Freezer:
-    """The freezing policy of a config for a model; ValueError where it does not suit the model or the run."""
+    """The freezing policy of a config; ValueError where it does not fit the model or the run's length."""
     layout = Layout.of(model, steps_per_epoch=steps_per_epoch, total_steps=cfg.TRAIN.EPOCHS * steps_per_epoch)
     policy = FREEZING.get(cfg.FREEZE.NAME)(layout, **keywords(cfg.FREEZE, tuple(SHARED["FREEZE"])))
     return Freezer(model, policy, freeze_bn=cfg.FREEZE.FREEZE_BN)
 
 
 def describe_parameters(cfg: CfgNode, model: VideoClassifier, freezer: Freezer) -> str:
-    """The parameter table of a run: what trains when, and how fast."""
+    """The parameter table of a run: which stage trains when, at which rate."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     table = parameter_table(model.parameters_by_stage(), sizes, freezer.policy, build_factors(cfg, model))
     return f"{table}\nBatchNorm statistics are frozen throughout" if cfg.FREEZE.FREEZE_BN else table

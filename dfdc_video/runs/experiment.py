@@ -1,8 +1,7 @@
-"""A question as data: arms are settings on one base, times seeds; the answer is a comparison on one split.
+"""Experiments: arms (settings over one base config) times seeds, answered by a comparison on one split.
 
-A registered experiment is a function that gives an Experiment. Its keyword-only parameters are the
-experiment's own settings: they act through the settings of the arms, so that a run made with another value is
-another run.
+A registered experiment is a function that returns an Experiment. Its keyword-only parameters are the settings
+of the experiment: they change the settings of its arms, so that another value gives another run.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experiment:
-    """`base` is a config's name, `arms` name -> settings over it (`_BASE_` allowed), `baseline` the arm that
-    differences are taken to.
+    """`base` is the name of a config, `arms` are name -> settings over it (`_BASE_` allowed), `baseline` is
+    the arm that differences are taken from.
     """
 
     base: str
@@ -139,7 +138,7 @@ def split_settings(
     ValueError for a lower-case key that the experiment does not have, with its nearest setting, and for a
     value of another type.
     """
-    parse_overrides(words)  # an odd number of words, a value that is no YAML
+    parse_overrides(words)  # refuses an odd number of words and values that are not YAML
     own: list[str] = []
     rest: list[str] = []
     for key, value in zip(words[::2], words[1::2], strict=True):

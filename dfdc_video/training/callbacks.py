@@ -1,4 +1,4 @@
-"""What a run does beside the steps: exact resumption, rates in the log, sample clips."""
+"""Callbacks of a run: exact resumption, logged learning rates, freezing, sample clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RandomState(Callback):
     """Stores the state of every random generator in the checkpoint and restores it right before the first
     batch after resuming.
 
-    Restoring it earlier would not do: building loaders and the sanity check draw numbers of their own.
+    Earlier would be too early: building the loaders and the sanity check consume random numbers, too.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class RandomState(Callback):
 
 
 class LearningRates(Callback):
-    """Logs the base rate of every epoch's last step as `lr`."""
+    """Logs the base learning rate of the last step of every epoch as `lr`."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,8 +76,8 @@ class LearningRates(Callback):
 
 
 class Freezing(Callback):
-    """Puts the model into the phase of its freezing policy before every step, by the global step alone:
-    resuming needs no state of its own.
+    """Applies the freezing policy before every step. The global step alone decides, so that resuming needs no
+    extra state.
     """
 
     def __init__(self, freezer: Freezer) -> None:

@@ -35,14 +35,14 @@ def test_order_of_sections_and_escaping(page):
     reader = PageReader(page)
     expected = [
         "Results",
-        "Difference to frame",
+        "Difference from frame",
         "AUC per method",
         "ROC",
         "Training",
         "Scores",
         "Coverage",
-        "Worst scored videos",
-        "How it was made",
+        "Worst-scored videos",
+        "Provenance",
     ]
     assert reader.headings == expected
     assert "<title>Frame &lt;vs&gt; sequence</title>" in page and "Why &amp; how?" in page
@@ -115,5 +115,5 @@ def test_seeds_show_their_mean_and_deviation(runs, tmp_path):
 
 def test_seven_classes_have_a_page_without_roc(seven_classes, tmp_path):
     reader = PageReader(write_page(tmp_path / "report.html", seven_classes).read_text(encoding="utf-8"))
-    assert reader.headings == ["Results", "Top-k", "Coverage", "Worst scored videos", "How it was made"]
+    assert reader.headings == ["Results", "Top-k", "Coverage", "Worst-scored videos", "Provenance"]
     assert reader.tables[0][0] == ["run", "log loss ↓", "top-1 ↑", "top-5 ↑"]

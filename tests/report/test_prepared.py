@@ -144,7 +144,7 @@ def test_page_stands_alone_and_is_the_same_for_the_same_tables(show, manifest, r
     assert reader.headings == [
         *expected,
         "Smallest faces",
-        "Least certain faces",
+        "Lowest confidence faces",
         "Random faces",
         "Time",
         "How it was made",
@@ -204,7 +204,7 @@ def test_sheets_show_the_right_faces_in_the_right_order(show, manifest):
     sections = Pictures(show()).sections
     reals = manifest.tracks[manifest.tracks["video_id"].str.endswith("real")]
     smallest, uncertain, some = (
-        sections[f"{kind} faces"] for kind in ("Smallest", "Least certain", "Random")
+        sections[f"{kind} faces"] for kind in ("Smallest", "Lowest confidence", "Random")
     )
     assert [cell["tip"].split(" · ")[0] for cell in smallest] == reals["track_id"].tolist(), (
         "sizes grow with the track_id"
@@ -235,7 +235,7 @@ def test_one_face_of_a_video_and_never_more_than_the_sheet_holds(show, manifest,
     )
     monkeypatch.setattr(sheets, "SHEET", 3)
     sections = Pictures(show(manifest=replace(manifest, tracks=tracks))).sections
-    assert [len(sections[f"{kind} faces"]) for kind in ("Smallest", "Least certain", "Random")] == [3, 3, 3]
+    assert [len(sections[f"{kind} faces"]) for kind in ("Smallest", "Lowest confidence", "Random")] == [3, 3, 3]
 
 
 def test_a_fake_stands_beside_its_original(show, manifest):
