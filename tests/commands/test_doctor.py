@@ -37,6 +37,6 @@ def test_a_complete_installation_is_ready(capsys):
     assert doctor.doctor() == 0
     out = capsys.readouterr().out
     assert out.strip().endswith("ready")
-    parts = "torch|processor|threads in PyTorch|decoder decord|BlazeFace full range|Conv3d bf16 forward|disk|GPU"
-    for part in parts.split("|"):
+    decoding = ("decoder decord", "BlazeFace full range", "Conv3d bf16 forward")
+    for part in ("torch", "processor", "threads in PyTorch", *decoding, "disk", "GPU"):
         assert part in out

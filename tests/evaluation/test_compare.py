@@ -171,7 +171,7 @@ def test_cautions(runs, tmp_path):
     assert (
         "has 5 groups" in warnings
         and "a scored 15 of 15, b scored 14 of 15" in warnings
-        and "without width" in warnings
+        and "zero width" in warnings
     )
 
 

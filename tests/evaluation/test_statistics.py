@@ -52,7 +52,7 @@ def test_chunks_do_not_change_the_samples(monkeypatch):
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
-    """Accuracy of a classifier that is right with P = 0.8 over 80 independent videos: 95 % intervals over 200 data sets."""
+    """Accuracy of a classifier that is right with P = 0.8 on 80 independent videos: 200 intervals of 95 %."""
     rng, hits = np.random.default_rng(2), 0
     for trial in range(200):
         labels = np.arange(80) % 2

@@ -45,7 +45,7 @@ def test_names_of_the_families_stay_on_one_line_and_seeds_are_shown(runs, tmp_pa
         num_samples=20,
     )
     text = printed(comparison)
-    assert "efficientnet3d" in text and "(2 seeds)" in text and "mean ± sd" in text
+    assert "efficientnet3d" in text and "(2 seeds)" in text and "mean ± standard deviation" in text
     row = comparison.rows[1]
     assert f"{row.intervals['video/log_loss'].value:.3f} ± {row.seed_sd['video/log_loss']:.3f}" in text
     assert "…" not in text
