@@ -28,8 +28,7 @@ html_title = f"dfdc_video {__version__}"
 html_static_path: list[str] = []
 html_show_sphinx = False
 html_copy_source = False
-# what the copied cards link to outside of the site
-suppress_warnings: list[str] = []
+smartquotes = False  # it would make a dash of the two hyphens of a flag
 
 # Links that work in a checkout, where pages and cards lie apart -> the same pages inside of the site
 OUTWARD = re.compile(r"\]\(\.\./((?:experiments|datasets|benchmarks|CONTRIBUTING|CHANGELOG)[^)]*\.md)")

@@ -15,7 +15,7 @@ HELP = "compare tested runs on the same split: table, CSV and HTML report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument(
         "--out", type=Path, default=Path("comparison"), help="folder for table and page (default comparison)"
     )

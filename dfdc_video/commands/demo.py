@@ -35,7 +35,7 @@ QUICK = ["TRAIN.EPOCHS", "1", "OPTIM.WARMUP_EPOCHS", "0", "TEST.NUM_BOOTSTRAP", 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"))
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to make (default demo)")
     parser.add_argument("--open", action="store_true", help="open the report in a browser, if there is one")
     parser.add_argument(
         "--small",

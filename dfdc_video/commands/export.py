@@ -10,7 +10,7 @@ HELP = "write the best weights of a run in the format of another program"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument(
         "--format",

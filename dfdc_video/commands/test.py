@@ -12,8 +12,10 @@ HELP = "score the test (or val) split of a run again, with its best checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--split", default="test", choices=("test", "val"))
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--split", default="test", choices=("test", "val"), help="split to score (default test)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -34,20 +34,20 @@ Tree = dict[str, Any]
 # sections without a component: their keys and defaults
 PLAIN: dict[str, Tree] = {
     "DATA": {
-        "PATH": "",  # --out folder of `dfdc-video prepare`
-        "DECODER": "decord",
-        "NUM_WORKERS": 2,
+        "PATH": "",  # the `--out` folder of `dfdc-video prepare`
+        "DECODER": "decord",  # of face videos: decord, opencv or pyav
+        "NUM_WORKERS": 2,  # processes that load clips; 0: the main process
         "CACHE": False,  # decode every face video once, at clip size, into memory
         # for a frozen backbone: compute the embedding of every frame once, and train on the cached features
         "EMBEDDINGS": False,
         "MAX_BAD_FRACTION": 0.01,  # stop when more clips than this cannot be read
     },
     "CLIP": {
-        "NUM_FRAMES": 16,
+        "NUM_FRAMES": 16,  # frames per clip
         "STRIDE_SECONDS": 1 / 15,  # time between frames, by the video's time stamps
         "STRIDE_FRAMES": 0,  # in source frames instead, where above 0
-        "HEIGHT": 224,
-        "WIDTH": 224,
+        "HEIGHT": 224,  # pixels
+        "WIDTH": 224,  # pixels
         "SHORT": "repeat_last",  # a track shorter than the clip: repeat_last, loop or drop; always counted
     },
     "MASK": {  # also predict which pixels were altered (needs `prepare --masks`)
@@ -56,23 +56,23 @@ PLAIN: dict[str, Tree] = {
         "THRESHOLD": 5.0,  # grey levels from which on a pixel counts as altered
     },
     "TRAIN": {
-        "EPOCHS": 10,
-        "BATCH_SIZE": 8,
+        "EPOCHS": 10,  # passes over the training split
+        "BATCH_SIZE": 8,  # clips per training step
         "PRECISION": "auto",  # bf16-mixed where the CPU or GPU has it in hardware, else 32-true
         "GRAD_CLIP": 0.0,  # gradients are clipped to this norm; 0 = off
         "CHECKPOINT_EVERY_STEPS": 200,  # step.ckpt, besides last.ckpt at the end of every epoch
     },
     "TEST": {
         "NUM_CLIPS": 4,  # evenly spaced per track, the same on every run
-        "BATCH_SIZE": 8,
-        "POOLING": "mean",
-        "NUM_BOOTSTRAP": 1000,
+        "BATCH_SIZE": 8,  # clips per batch in validation and test
+        "POOLING": "mean",  # rule from clip scores to a video score
+        "NUM_BOOTSTRAP": 1000,  # resamples of whole groups, for the intervals
     },
     "WANDB": {
         "MODE": "offline",  # online, offline or disabled
-        "PROJECT": "dfdc-video",
-        "NAME": "",
-        "GROUP": "",
+        "PROJECT": "dfdc-video",  # project at Weights & Biases
+        "NAME": "",  # of the run there; empty: that of the run folder
+        "GROUP": "",  # runs there with one group are shown together; experiments set it
     },
 }
 COMPONENTS: dict[str, tuple[Registry, str]] = {
@@ -85,14 +85,17 @@ COMPONENTS: dict[str, tuple[Registry, str]] = {
 }
 # keys that every component of a section has
 SHARED: dict[str, Tree] = {
-    "MODEL": {"INIT_FROM": "", "KEEP_HEAD": False},
+    "MODEL": {
+        "INIT_FROM": "",  # starting weights: a file, https://…#sha256=HEX or timm:NAME; empty: none
+        "KEEP_HEAD": False,  # load the head of these weights, too, instead of initialising a new one
+    },
     "OPTIM": {
-        "LR": 1e-3,
-        "LR_SCALE": 1.0,
-        "SCHEDULE": "cosine",
-        "END_LR": 0.0,
-        "WARMUP_EPOCHS": 0.0,
-        "WARMUP_START_LR": 0.0,
+        "LR": 1e-3,  # base learning rate
+        "LR_SCALE": 1.0,  # factor on LR, END_LR and WARMUP_START_LR together
+        "SCHEDULE": "cosine",  # learning rate after the warm-up
+        "END_LR": 0.0,  # learning rate at the end of the run
+        "WARMUP_EPOCHS": 0.0,  # epochs of linear warm-up; fractions are allowed
+        "WARMUP_START_LR": 0.0,  # learning rate at the start of the warm-up
         "LAYER_DECAY": 1.0,  # learning rate of a stage = this times the rate of the next one towards the head
         "LR_FACTORS": "",  # "stem:0.1,head:10": rates of stages as multiples of LR; override LAYER_DECAY
         "NO_DECAY_NORM": True,  # no weight decay on biases and normalisation layers
