@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.registry import BENCHMARKS
 from dfdc_video.synthetic import deepfakes
 
@@ -182,7 +182,7 @@ def soak(
         settings = {"size": size, "workers": workers, "split": "random"}
         first, watch = prepare(folder / "raw", folder / "out", every_seconds, **settings)
         second, _ = prepare(folder / "raw", folder / "out", every_seconds, **settings)
-        statuses = Manifest.load(folder / "out").videos["status"].value_counts().to_dict()
+        statuses = load_prepared(folder / "out").videos["status"].value_counts().to_dict()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows = [

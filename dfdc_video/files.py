@@ -34,19 +34,22 @@ def is_partial(path: Path) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path, *, shared: bool = False, keep_suffix: bool = False) -> Iterator[Path]:
+def whole_file(
+    path: Path, *, shared: bool = False, keep_suffix: bool = False, sync: bool = True
+) -> Iterator[Path]:
     """Yield a temporary path to write to; what is there when the block ends becomes `path`, on disk (fsync),
     and nothing is left where the block raises. A kill leaves the old file or the new one, never a part.
+    Without `sync` a power failure may lose the file: for the many small ones that are quickly made again.
     """
     temporary = partial_path(path, shared=shared, keep_suffix=keep_suffix)
     try:
         yield temporary
-        publish(temporary, path)
+        publish(temporary, path, sync=sync)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def publish(temporary: Path, path: Path) -> None:
+def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
     """Give a finished file its name, or drop it where the file of that name holds the same bytes.
 
     Bytes are on disk before the name is: after a power failure the file is the old one or the new one. A
@@ -60,13 +63,15 @@ def publish(temporary: Path, path: Path) -> None:
         temporary.unlink()
         return
     if temporary.is_dir():
-        for file in temporary.iterdir():
+        for file in temporary.iterdir() if sync else ():
             _sync(file)
         shutil.rmtree(path, ignore_errors=True)
-    _sync(temporary)
+    if sync:
+        _sync(temporary)
     os.replace(temporary, path)
-    with suppress(OSError):  # some network file systems cannot sync a folder
-        _sync(path.parent)
+    if sync:
+        with suppress(OSError):  # some network file systems cannot sync a folder
+            _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

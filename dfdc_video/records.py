@@ -1,5 +1,4 @@
-"""The nouns of the framework, in the order in which data flows: video, stream, face, track, clip, prediction,
-score.
+"""The records of the framework, in the order in which data flows: video, stream, face, track, clip.
 
 Records are small, immutable and check their own shapes. Identity (`video_id`, `track_id`) travels with the
 data and is never derived from a path or from a position in a list.
@@ -25,7 +24,7 @@ class Video:
     dataset: str
     path: str  # relative to the data set's root, POSIX
     label: int  # 0 real, 1 fake, or a class index
-    split: str = ""  # train, val, test, or "" as long as no split rule has spoken
+    split: str = ""  # train, val, test, or "" before a split rule has run
     # video_id of the original that a fake was made from, also where that video is missing
     source_id: str = ""
     group_id: str = ""  # videos of one group stay in one split
@@ -128,20 +127,3 @@ class Clip:
     @property
     def start_frame(self) -> int:
         return int(self.frame_indices[0])
-
-
-@dataclass(frozen=True)
-class VideoScore:
-    """What a model says of a whole video. `status` tells a score from a prior."""
-
-    video_id: str
-    label: int
-    probs: np.ndarray  # (num_classes,), sums to 1
-    num_tracks: int
-    num_clips: int
-    status: str  # scored, no_face, unreadable
-
-    @property
-    def score(self) -> float:
-        """P(fake) for two classes; the largest class probability otherwise."""
-        return float(self.probs[1]) if len(self.probs) == 2 else float(self.probs.max())

@@ -29,15 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dfdc_video.folders.prepared import PreparedFolder
     from dfdc_video.preparation.assemble import merge_parts
     from dfdc_video.preparation.settings import FinishingSettings
-    from dfdc_video.preparation.shards import read_settings
 
     if not args.out and len(args.folders) > 1:
         raise ValueError("several folders are merged into a new one: give it as --out")
     flags = given_flags(args, FinishingSettings)
     if "split" in flags:  # another rule: the settings of the one before do not apply
         flags.setdefault("split_settings", None)
-    before = read_settings(args.folders[0])
+    before = PreparedFolder(args.folders[0]).settings()
     settings = check_components({"split": before["split"], **flags}, before["dataset"])
     return print_manifest(merge_parts(args.folders, args.out or args.folders[0], **settings))

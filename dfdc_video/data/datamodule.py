@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,7 +20,8 @@ from dfdc_video.data.embeddings import embed_tracks
 from dfdc_video.data.samplers import EpochBatches
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import Augmentation
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.cache import Arrays
+from dfdc_video.folders.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class ClipData(L.LightningDataModule):
         from them.
         """
         super().__init__()
-        self.embeddings: Path | None = None  # a folder, once `embed` has made it
+        self.embeddings: Arrays | None = None  # once `embed` has computed them
         self.manifest, self.spec, self.sampler, self.augment = manifest, spec, sampler, augment
         self.batch_size, self.test_batch_size = batch_size, test_batch_size
         self.num_clips, self.seed, self.num_workers = num_clips, seed, num_workers

@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from dfdc_video.data.embeddings import read_embeddings, write_array
+from dfdc_video.data.embeddings import read_embeddings
 from dfdc_video.data.sampling import ClipSpec, clip_indices, last_start, random_start, view_starts
 from dfdc_video.data.transforms import Augmentation
+from dfdc_video.folders.cache import Arrays, Cache
 from dfdc_video.folders.prepared import mask_path
 from dfdc_video.media.decoders import read_frames
 from dfdc_video.media.reader import UnreadableVideo
@@ -69,11 +70,12 @@ class ClipDataset(Dataset):
         decoder: str = "decord",
         cache: bool = False,
         masks: float | None = None,
-        embeddings: Path | None = None,
+        embeddings: Arrays | None = None,
     ) -> None:
         self.root, self.spec, self.augment = Path(root), spec, augment
         self.decoder, self.cache = decoder, cache
         self.masks, self.embeddings = masks, embeddings
+        self.cached_frames = Cache(self.root).frames(spec.height, spec.width)
         stamps = [np.asarray(t, dtype=np.float64) for t in tracks["timestamps_seconds"]]
         short = [last_start(t, spec) < 0 for t in stamps]
         self.num_short = int(sum(short))
@@ -162,14 +164,11 @@ class ClipDataset(Dataset):
         """The whole track at clip size as a memory map below ROOT/cache, shared by workers and later runs;
         written on first use.
         """
-        spec, kind = self.spec, f"_mask{self.masks:g}" if altered else ""
-        folder = self.root / "cache" / f"{spec.height}x{spec.width}"
-        file = folder / f"{self.rows[index]['track_id']}{kind}.npy"
-        if not (file.is_file() and file.stat().st_mtime_ns >= path.stat().st_mtime_ns):
-            frames = self._sized(path, range(len(self.timestamps[index])), altered)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_array(file, frames)
-        return np.load(file, mmap_mode="r")
+        kind = f"_mask{self.masks:g}" if altered else ""
+        cached, name = self.cached_frames, f"{self.rows[index]['track_id']}{kind}"
+        if not cached.has(name, source=path):
+            cached.write(name, self._sized(path, range(len(self.timestamps[index])), altered))
+        return cached.read(name)
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:

@@ -17,28 +17,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dfdc_video.files import whole_file
+from dfdc_video.folders.cache import Arrays, Cache
 from dfdc_video.media.reader import UnreadableVideo
 
 log = logging.getLogger(__name__)
 FRAMES_AT_ONCE = 64
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a `.npy` file, whole or not at all."""
-    with whole_file(path, shared=True) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
-    path.touch()  # also where the array is the same: it is as new as the face video that it was made from
-
-
-def read_embeddings(folder: Path, track_id: str) -> np.ndarray:
+def read_embeddings(embeddings: Arrays, track_id: str) -> np.ndarray:
     """(N, D) float16 of a track, as a memory map. UnreadableVideo where there are none, since its face video
     could not be read.
     """
-    file = folder / f"{track_id}.npy"
-    if not file.is_file():
-        raise UnreadableVideo(f"{track_id} has no embeddings: its face video could not be read")
-    return np.load(file, mmap_mode="r")
+    try:
+        return embeddings.read(track_id)
+    except FileNotFoundError:
+        raise UnreadableVideo(f"{track_id} has no embeddings: its face video could not be read") from None
 
 
 class TrackFrames(torch.utils.data.Dataset):
@@ -70,8 +63,8 @@ def embed_tracks(
     read: Callable[[Path, int], np.ndarray],
     progress: Callable[[int, int], None] | None = None,
     **loader_settings: Any,
-) -> Path:
-    """Compute the missing embeddings of `tracks` (track_id, crop_path, num_frames); returns their folder.
+) -> Arrays:
+    """Compute the missing embeddings of `tracks` (track_id, crop_path, num_frames); returns all of them.
 
     `embed` maps uint8 (1, C, T, H, W) to (1, T, D), each frame by itself; `read(path, num_frames)` gives all
     frames of a face video at the size of the clip, in the workers of a loader with `loader_settings`. A file
@@ -79,11 +72,10 @@ def embed_tracks(
     file. `progress` is called with (tracks done, tracks to do). ValueError for embeddings that exceed half
     precision.
     """
-    folder = Path(root) / "cache" / "embeddings" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    todo = list(_missing(Path(root), folder, tracks))
+    embeddings = Cache(Path(root)).embeddings(key)
+    todo = list(_missing(Path(root), embeddings, tracks))
     if todo:
-        log.info("embedding %d of %d tracks, once, into %s", len(todo), len(tracks), folder)
+        log.info("embedding %d of %d tracks, once, into %s", len(todo), len(tracks), embeddings.folder)
     loader = torch.utils.data.DataLoader(
         TrackFrames(todo, read), batch_size=None, collate_fn=_as_it_is, **loader_settings
     )
@@ -98,19 +90,18 @@ def embed_tracks(
                     f"embeddings of track {track_id} exceed half precision: load the weights of the frozen "
                     "network (MODEL.INIT_FROM)"
                 )
-            write_array(folder / f"{track_id}.npy", array.numpy())
+            embeddings.write(track_id, array.numpy())
         if progress:
             progress(done, len(todo))
-    return folder
+    return embeddings
 
 
-def _missing(root: Path, folder: Path, tracks: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _missing(root: Path, embeddings: Arrays, tracks: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for track_id, crop_path, num_frames in zip(
         tracks["track_id"], tracks["crop_path"], tracks["num_frames"], strict=True
     ):
-        file, path = folder / f"{track_id}.npy", root / crop_path
-        if not (file.is_file() and path.exists() and file.stat().st_mtime_ns >= path.stat().st_mtime_ns):
-            yield {"track_id": track_id, "path": path, "num_frames": int(num_frames)}
+        if not embeddings.has(track_id, source=root / crop_path):
+            yield {"track_id": track_id, "path": root / crop_path, "num_frames": int(num_frames)}
 
 
 def _as_it_is(item: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dfdc_video.faces.crop import crop_box, split_track
 from dfdc_video.faces.track import Tracklet, smooth
+from dfdc_video.folders.prepared import face_video_path
 from dfdc_video.records import Stream, Track
 
 
@@ -82,7 +83,7 @@ def _reason_to_drop(t: Tracklet, min_frames: int, min_track_confidence: float) -
 def _names(video_id: str, number: int, suffix: str) -> tuple[str, str]:
     """A track's id, and the path of its face video below the prepared folder."""
     track_id = f"{video_id}_{number:02d}"
-    return track_id, f"tracks/{video_id}/{track_id}{suffix}"
+    return track_id, face_video_path(video_id, track_id, suffix=suffix)
 
 
 def tracks_of_original(video_id: str, original: Sequence[Track], stream: Stream, suffix: str) -> list[Track]:

@@ -1,165 +1,296 @@
-"""A prepared data set on disk: the nouns of `records` as tables, and what must hold between them.
+"""The owner of a prepared folder: the only code that knows the names of what lies in it.
 
-manifest.parquet   one row per video: Video and Stream fields, status (ok, no_face, unreadable), content hash
-tracks.parquet     one row per track: boxes, time stamps, crop box, path of its face video train.csv val.csv
-test.csv   "path label" without a header: PySlowFast, pytorchvideo and MMAction2 read them as they are
-quarantine.csv     everything that was refused, with stage and reason summary.json       counts, settings,
-split hash
+settings.json             what the folder was made with; other settings need another folder
+records/<part>.json       videos, refusals, content hashes and failures of one part: "all", "2-of-8", or the name of a folder of the raw data
+hashes/<part>.json        size, modification time and content hash of every raw file, by path
+work/<video_id>.json      the result of one video; there once the video is done
+tracks/<video_id>/        <track_id>.mp4 (or a folder of PNG files), _landmarks.npz and _mask.mp4 beside it
+manifest.parquet          a row per video      tracks.parquet   a row per track
+train.csv val.csv test.csv                     Kinetics-style lists (`folders.lists`)
+quarantine.csv            everything that was refused, with stage and reason
+leak_audit.json  summary.json  summary.html    what lies in several splits; counts and settings; the same as a page
+kitti/<video_id>.txt      boxes as KITTI tracking labels
+frames/                   image trees (`folders.images`)
+cache/                    what training computes from the face videos (`folders.cache`)
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from dfdc_video.files import publish, write_atomic
-from dfdc_video.records import SPLIT_NAMES, STATUSES, Rejection, Track
+from dfdc_video.files import is_partial, load_json, partial_path, whole_file, write_atomic
+from dfdc_video.folders.images import ImageTree
+from dfdc_video.folders.lists import write_list
+from dfdc_video.folders.manifest import LARGE_COLUMNS, TRACK_COLUMNS, Manifest
+from dfdc_video.records import SPLIT_NAMES
 
-VIDEO_COLUMNS = (
-    "video_id dataset path label split source_id group_id method folder identities status num_frames fps "
-    "height_px width_px rotation_degrees codec content_hash mask_path"
-).split()
-TRACK_COLUMNS = (
-    "track_id video_id start_frame num_frames confidence detection_rate crop_path crop_box_px "
-    "boxes_px eyes_px timestamps_seconds"
-).split()
-LARGE_COLUMNS = ("boxes_px", "eyes_px")
+SETTINGS, RECORDS, HASHES, RESULTS, TRACKS = "settings.json", "records", "hashes", "work", "tracks"
+VIDEO_TABLE, TRACK_TABLE, SUMMARY, PAGE = "manifest.parquet", "tracks.parquet", "summary.json", "summary.html"
+QUARANTINE, LEAK_AUDIT, KITTI, IMAGES = "quarantine.csv", "leak_audit.json", "kitti", "frames"
+LISTS = {split: f"{split}.csv" for split in SPLIT_NAMES}
+LANDMARKS_ENDING, MASK_ENDING = "_landmarks.npz", "_mask"
+NAMES = (
+    *(SETTINGS, RECORDS, HASHES, RESULTS, TRACKS, VIDEO_TABLE, TRACK_TABLE, SUMMARY, PAGE),
+    *(QUARANTINE, LEAK_AUDIT, KITTI, IMAGES, *LISTS.values()),
+)
+
+
+def face_video_path(video_id: str, track_id: str, *, suffix: str = ".mp4") -> str:
+    """Where the face video of a track is, relative to its prepared folder; without a suffix a folder of images."""
+    return f"{TRACKS}/{video_id}/{track_id}{suffix}"
 
 
 def landmarks_path(crop_path: Path) -> Path:
     """Where the landmarks of a face video are."""
-    return crop_path.with_name(f"{crop_path.stem}_landmarks.npz")
+    return crop_path.with_name(f"{crop_path.stem}{LANDMARKS_ENDING}")
 
 
 def mask_path(crop_path: Path) -> Path:
     """Where the difference mask of a face video is."""
-    return crop_path.with_name(f"{crop_path.stem}_mask{crop_path.suffix}")
+    return crop_path.with_name(f"{crop_path.stem}{MASK_ENDING}{crop_path.suffix}")
 
 
-def split_hash(videos: pd.DataFrame) -> str:
-    """Twelve hex digits over (video_id, label, split) of every video, whatever the order: equal hashes mean
-    equal splits.
-    """
-    rows = sorted(
-        f"{v}\t{la}\t{s}"
-        for v, la, s in zip(videos["video_id"], videos["label"], videos["split"], strict=True)
+def load_prepared(root: str | Path, *, boxes: bool = True) -> Manifest:
+    """The tables of the folder that `dfdc-video prepare` wrote (`PreparedFolder.load`)."""
+    return PreparedFolder(Path(root).expanduser()).load(boxes=boxes)
+
+
+def save_prepared(manifest: Manifest) -> None:
+    """Write the tables of a data set into its folder (`PreparedFolder.write`)."""
+    PreparedFolder(manifest.root).write(manifest)
+
+
+def differences(before: dict[str, Any], settings: dict[str, Any]) -> str:
+    """In words, the settings that two folders do not share; "" where there are none."""
+    names = sorted(before.keys() | settings.keys())
+    return "; ".join(
+        f"{k} {before.get(k)!r}, now {settings.get(k)!r}" for k in names if before.get(k) != settings.get(k)
     )
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A prepared data set: `root` is its folder, `videos` and `tracks` are its tables, `summary` what
-    `prepare` reported.
-    """
+class PreparedFolder:
+    """A folder that `dfdc-video prepare` makes, or a part of one. Every file is written whole or not at all."""
 
     root: Path
-    videos: pd.DataFrame
-    tracks: pd.DataFrame
-    summary: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name, table, columns in (
-            ("manifest", self.videos, VIDEO_COLUMNS),
-            ("tracks", self.tracks, TRACK_COLUMNS),
-        ):
-            missing = [c for c in columns if c not in table.columns and c not in LARGE_COLUMNS]  # see `load`
-            if missing:
-                raise ValueError(
-                    f"{self.root}: the {name} table lacks the columns {', '.join(missing)}; run "
-                    "`dfdc-video prepare` again"
-                )
-        if self.videos["video_id"].duplicated().any():
-            repeated = self.videos.loc[self.videos["video_id"].duplicated(), "video_id"].iloc[0]
-            raise ValueError(f"{self.root}: video_id {repeated!r} occurs twice in the manifest")
-        unknown = set(self.tracks["video_id"]) - set(self.videos["video_id"])
-        if unknown:
-            raise ValueError(
-                f"{self.root}: tracks of videos that the manifest does not have: {sorted(unknown)[:3]}"
-            )
-        strange = set(self.videos["status"]) - set(STATUSES)
-        if strange:
-            raise ValueError(f"{self.root}: status {sorted(strange)}, expected {STATUSES}")
-        per_group = self.videos[self.videos["split"] != ""].groupby("group_id")["split"].nunique()
-        allowed = self.summary.get("split_rule") == "random" or {"group", "all"} & set(
-            self.summary.get("allowed_leaks", ())
-        )
-        if not allowed and (per_group > 1).any():
-            raise ValueError(
-                f"{self.root}: group {per_group.idxmax()!r} lies in {per_group.max()} splits: a leak"
-            )
+    # what it was made with
 
-    @property
-    def split_hash(self) -> str:
-        return split_hash(self.videos)
+    def claim(self, settings: dict[str, Any], *, open_until_done: Collection[str] = ()) -> None:
+        """Write the settings of a new folder; ValueError where it was made with others, or by something else.
 
-    @property
-    def num_classes(self) -> int:
-        return max(2, int(self.videos["label"].max()) + 1)
-
-    def videos_of(self, split: str) -> pd.DataFrame:
-        """Every video of a split, those without a face or unreadable included."""
-        if split not in SPLIT_NAMES:
-            raise ValueError(f"split {split!r}, expected one of {', '.join(SPLIT_NAMES)}")
-        return self.videos[self.videos["split"] == split].reset_index(drop=True)
-
-    def tracks_of(self, split: str) -> pd.DataFrame:
-        """Tracks of a split joined with label, method, group and source of their video, in the order of
-        track_id.
+        Settings of `open_until_done` may change as long as there are no tables: a split that was refused in the
+        end costs no extraction.
         """
-        videos = self.videos_of(split)[["video_id", "label", "method", "group_id", "source_id", "fps"]]
-        return (
-            self.tracks.merge(videos, on="video_id", how="inner")
-            .sort_values("track_id")
-            .reset_index(drop=True)
-        )
-
-    def write(self) -> None:
-        """Write every table and list; files appear whole or not at all."""
+        if self.root.exists() and not self.root.is_dir():
+            raise ValueError(f"{self.root} is a file; --out is a folder")
+        path = self.root / SETTINGS
+        if path.is_file():
+            before = self.settings()
+            still_open = () if (self.root / SUMMARY).is_file() else open_until_done
+            before |= {name: settings[name] for name in still_open}
+            if differing := differences(before, settings):
+                raise ValueError(
+                    f"{self.root} was prepared with other settings ({differing}); use the same ones or another "
+                    f"--out. For another split of the same faces: `dfdc-video merge {self.root} --out NEW "
+                    "--split …`"
+                )
+        # a killed run may have left the unfinished file of its settings, and nothing else
+        elif self.root.is_dir() and any(p != partial_path(path) for p in self.root.iterdir()):
+            raise ValueError(
+                f"{self.root} is not empty and was not made by `dfdc-video prepare`; give a new folder as --out"
+            )
         self.root.mkdir(parents=True, exist_ok=True)
-        for name, table in (("manifest", self.videos), ("tracks", self.tracks)):
-            temporary = self.root / f".{name}.parquet.part"
-            _write_parquet(table, temporary)
-            publish(temporary, self.root / f"{name}.parquet")
-        for split in SPLIT_NAMES:
-            rows = self.tracks_of(split)
-            write_list(self.root / f"{split}.csv", zip(rows["crop_path"], rows["label"], strict=True))
-        write_atomic(self.root / "summary.json", json.dumps(self.summary, indent=2) + "\n")
+        write_atomic(path, json.dumps(settings, indent=2) + "\n")
 
-    @classmethod
-    def load(cls, root: str | Path, *, boxes: bool = True) -> Manifest:
-        """Read the folder that `dfdc-video prepare` wrote. Without `boxes` the large columns that training
-        does not need stay on disk.
+    def settings(self) -> dict[str, Any]:
+        """What the folder was made with. FileNotFoundError where it is none, ValueError for a damaged file."""
+        path = self.root / SETTINGS
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.root} has no {SETTINGS}: expected a folder made by `dfdc-video prepare`"
+            )
+        settings = load_json(path)
+        if settings is None:
+            raise ValueError(f"{path} is damaged; delete {self.root} or use another --out")
+        return settings
+
+    # its parts
+
+    def write_record(self, part: str, record: dict[str, Any]) -> None:
+        self._write_json(self._of_part(RECORDS, part), record)
+
+    def record(self, part: str) -> dict[str, Any] | None:
+        """The record of a part, or None where it is missing or damaged."""
+        return load_json(self._of_part(RECORDS, part))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of all parts, by name. ValueError for a damaged one, and where there is none."""
+        found = []
+        for path in sorted((self.root / RECORDS).glob("*.json")):
+            record = load_json(path)
+            if record is None:
+                raise ValueError(
+                    f"{path} is damaged; delete it and run `dfdc-video prepare` for that part again"
+                )
+            found.append(record)
+        if not found:
+            raise ValueError(f"{self.root} has no {RECORDS}/: expected a folder made by `dfdc-video prepare`")
+        return found
+
+    def hashes(self, part: str) -> dict[str, Any]:
+        """The hashes of raw files that a part has seen, by path; empty where there are none."""
+        return load_json(self._of_part(HASHES, part)) or {}
+
+    def write_hashes(self, part: str, hashes: dict[str, Any]) -> None:
+        self._write_json(self._of_part(HASHES, part), hashes)
+
+    def _of_part(self, kind: str, part: str) -> Path:
+        return self.root / kind / f"{part.replace('/', '__')}.json"
+
+    def _write_json(self, path: Path, content: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(content) + "\n")
+
+    # one video
+
+    def result_path(self, video_id: str) -> Path:
+        return self.root / RESULTS / f"{video_id}.json"
+
+    def result(self, video_id: str) -> dict[str, Any] | None:
+        """The result of a video, or None where it is missing or damaged."""
+        return load_json(self.result_path(video_id))
+
+    def write_result(self, video_id: str, result: dict[str, Any]) -> None:
+        self._write_json(self.result_path(video_id), result)
+
+    def files_of(self, video_id: str) -> list[str]:
+        """Names of the face videos of a video and of what lies beside them."""
+        folder = self.root / TRACKS / video_id
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+    def clear(self, video_id: str) -> None:
+        """Remove what a video has left, its result first: a result without its files would be wrong."""
+        self.result_path(video_id).unlink(missing_ok=True)
+        shutil.rmtree(self.root / TRACKS / video_id, ignore_errors=True)
+
+    # the tables, and what is told about them
+
+    def load(self, *, boxes: bool = True) -> Manifest:
+        """Its tables. Without `boxes` the large columns that training does not need stay on disk.
 
         FileNotFoundError where a table is missing, ValueError where one is damaged or breaks an invariant.
         """
-        root = Path(root).expanduser()
-        for name in ("manifest.parquet", "tracks.parquet", "summary.json"):
-            if not (root / name).is_file():
+        for name in (VIDEO_TABLE, TRACK_TABLE, SUMMARY):
+            if not (self.root / name).is_file():
                 raise FileNotFoundError(
-                    f"{root} has no {name}: expected the --out folder of `dfdc-video prepare` (set "
+                    f"{self.root} has no {name}: expected the --out folder of `dfdc-video prepare` (set "
                     "DATA.PATH to it)"
                 )
         try:
             columns = None if boxes else [c for c in TRACK_COLUMNS if c not in LARGE_COLUMNS]
-            videos, tracks = (
-                pd.read_parquet(root / "manifest.parquet"),
-                pd.read_parquet(root / "tracks.parquet", columns=columns),
-            )
-            summary = json.loads((root / "summary.json").read_text(encoding="utf-8"))
+            videos = pd.read_parquet(self.root / VIDEO_TABLE)
+            tracks = pd.read_parquet(self.root / TRACK_TABLE, columns=columns)
+            summary = json.loads((self.root / SUMMARY).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{root}: a table is damaged ({str(error).splitlines()[0][:120]}); run `dfdc-video "
+                f"{self.root}: a table is damaged ({str(error).splitlines()[0][:120]}); run `dfdc-video "
                 "prepare` again"
             ) from error
-        return cls(root, videos, tracks, summary)
+        return Manifest(self.root, videos, tracks, summary)
+
+    def write(self, manifest: Manifest) -> None:
+        """Write the tables, the lists and the summary."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for name, table in ((VIDEO_TABLE, manifest.videos), (TRACK_TABLE, manifest.tracks)):
+            with whole_file(self.root / name) as temporary:
+                _write_parquet(table, temporary)
+        for split, name in LISTS.items():
+            rows = manifest.tracks_of(split)
+            write_list(self.root / name, zip(rows["crop_path"], rows["label"], strict=True))
+        write_atomic(self.root / SUMMARY, json.dumps(manifest.summary, indent=2) + "\n")
+
+    def write_leak_audit(self, found: dict[str, Any]) -> None:
+        write_atomic(self.root / LEAK_AUDIT, json.dumps(found, indent=2) + "\n")
+
+    @property
+    def quarantine_path(self) -> Path:
+        return self.root / QUARANTINE
+
+    def write_quarantine(self, table: pd.DataFrame) -> None:
+        write_atomic(self.quarantine_path, table.to_csv(index=False))
+
+    @property
+    def page_path(self) -> Path:
+        return self.root / PAGE
+
+    def write_page(self, html: str) -> None:
+        write_atomic(self.page_path, html)
+
+    # forms that other programs read
+
+    def write_kitti_labels(self, labels: Iterable[tuple[str, str]]) -> None:
+        """Write (video_id, text) label files, and remove those of other videos."""
+        folder = self.root / KITTI
+        folder.mkdir(parents=True, exist_ok=True)
+        written = set()
+        for video_id, text in labels:
+            write_atomic(folder / f"{video_id}.txt", text)
+            written.add(f"{video_id}.txt")
+        for path in list(folder.iterdir()):
+            if is_partial(path) or (path.suffix == ".txt" and path.name not in written):
+                path.unlink()
+
+    @property
+    def images(self) -> ImageTree:
+        return ImageTree(self.root / IMAGES)
+
+    # other folders of the kind
+
+    def take_over(self, sources: Sequence[PreparedFolder]) -> None:
+        """Take records, results and face videos of other folders: as hard links, or as copies on another file
+        system.
+        """
+        sources = [s for s in sources if s.root.resolve() != self.root.resolve()]
+        if not sources:
+            return
+        # the folder holds what these folders hold, and nothing from an earlier call
+        shutil.rmtree(self.root / RECORDS, ignore_errors=True)
+        for source in sources:
+            for kind in (RECORDS, RESULTS, TRACKS):
+                for path in _visible_files(source.root / kind):
+                    target = self.root / path.relative_to(source.root)
+                    if kind == RECORDS and target.is_file() and target.read_bytes() != path.read_bytes():
+                        digest = sha256(path.read_bytes()).hexdigest()[:8]
+                        target = target.with_name(f"{target.stem}-{digest}.json")
+                    _link(path, target)
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    yield from sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+def _link(path: Path, target: Path) -> None:
+    if target.is_file():
+        a, b = path.stat(), target.stat()
+        if target.samefile(path) or (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns):
+            return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copy2(path, temporary)
 
 
 def _write_parquet(table: pd.DataFrame, path: Path, rows: int = 10_000) -> None:
@@ -176,78 +307,3 @@ def _write_parquet(table: pd.DataFrame, path: Path, rows: int = 10_000) -> None:
                     table.iloc[start : start + rows], schema=first.schema, preserve_index=False
                 )
             )
-
-
-def track_row(track: Track) -> dict[str, Any]:
-    return {
-        "track_id": track.track_id,
-        "video_id": track.video_id,
-        "start_frame": track.start_frame,
-        "num_frames": track.num_frames,
-        "confidence": float(track.confidence),
-        "detection_rate": float(track.detection_rate),
-        "crop_path": track.crop_path,
-        "crop_box_px": list(map(int, track.crop_box_px)),
-        # row-major (N, 4)
-        "boxes_px": np.asarray(track.boxes_px, dtype=np.float32).round(2).ravel().tolist(),
-        "eyes_px": np.asarray(track.eyes_px, dtype=np.float32).round(2).ravel().tolist(),
-        "timestamps_seconds": np.asarray(track.timestamps_seconds, dtype=np.float64).round(6).tolist(),
-    }
-
-
-def track_from_row(row: dict[str, Any]) -> Track:
-    return Track(
-        row["track_id"],
-        row["video_id"],
-        int(row["start_frame"]),
-        np.asarray(row["boxes_px"], dtype=np.float32).reshape(-1, 4),
-        np.asarray(row["timestamps_seconds"], dtype=np.float64),
-        float(row["confidence"]),
-        float(row["detection_rate"]),
-        row["crop_path"],
-        tuple(int(v) for v in row["crop_box_px"]),  # type: ignore[arg-type]
-        np.asarray(row["eyes_px"], dtype=np.float32).reshape(-1, 4),
-    )
-
-
-def write_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
-    """A Kinetics-style list, "path label" with one blank; a list without rows is left out, since other
-    readers refuse empty files.
-    """
-    rows = list(rows)
-    for crop_path, _ in rows:
-        if " " in crop_path or crop_path.startswith(("/", "..")):
-            raise ValueError(
-                f"{path.name}: {crop_path!r} must be a relative path without blanks, or other readers of "
-                "the list fail"
-            )
-    if rows:
-        write_atomic(path, "".join(f"{crop_path} {label}\n" for crop_path, label in rows))
-    else:
-        path.unlink(missing_ok=True)
-
-
-def read_list(path: str | Path) -> list[tuple[str, int]]:
-    """Read a "path label" list; errors name file and line."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no list at {path}")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        parts = line.split()
-        if len(parts) != 2 or not parts[1].isdigit():
-            hint = "; this line has commas, the separator is a blank" if "," in line else ""
-            raise ValueError(
-                f"{path}:{number}: {line[:80]!r}: expected 'path label' with one blank and a class "
-                f"number{hint}"
-            )
-        rows.append((parts[0], int(parts[1])))
-    if not rows:
-        raise ValueError(f"{path}: no line; expected 'path label' lines")
-    return rows
-
-
-def quarantine_table(rejections: Iterable[Rejection]) -> pd.DataFrame:
-    """quarantine.csv: everything that was refused, in the order of paths."""
-    rows = [r.__dict__ for r in sorted(rejections, key=lambda r: (r.path, r.stage, r.reason))]
-    return pd.DataFrame(rows, columns=["video_id", "path", "stage", "reason"])

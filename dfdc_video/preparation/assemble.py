@@ -17,29 +17,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfdc_video.files import told_when_full, write_atomic
-from dfdc_video.folders.prepared import (
+from dfdc_video.files import told_when_full
+from dfdc_video.folders.manifest import (
     LARGE_COLUMNS,
+    STREAM_FIELDS,
     TRACK_COLUMNS,
     VIDEO_COLUMNS,
     Manifest,
     quarantine_table,
     split_hash,
 )
+from dfdc_video.folders.prepared import PreparedFolder, differences
 from dfdc_video.preparation.audit import KINDS, audit, check_audit, format_audit
 from dfdc_video.preparation.duplicates import equal_fakes, exact_duplicates, near_duplicates
-from dfdc_video.preparation.exports import write_images, write_kitti
-from dfdc_video.preparation.extraction import STREAM_FIELDS, result_path
+from dfdc_video.preparation.image_trees import write_images
+from dfdc_video.preparation.kitti_labels import write_kitti
 from dfdc_video.preparation.settings import FinishingSettings, images_per_video, names_of
-from dfdc_video.preparation.shards import (
-    Part,
-    claim,
-    differences,
-    link_into,
-    read_parts,
-    read_settings,
-    union,
-)
+from dfdc_video.preparation.shards import Part, read_parts, union
 from dfdc_video.preparation.splits import assign_groups, merge_test
 from dfdc_video.records import Rejection, Video
 from dfdc_video.registry import SPLITS
@@ -57,81 +51,60 @@ MISSING: dict[str, Any] = {
 }
 
 
-def assemble(out: str | Path, settings: FinishingSettings) -> Manifest:
-    """Gather the parts and results in `out` into tables, and return the manifest. Only files that change are
+def assemble(folder: PreparedFolder, settings: FinishingSettings) -> Manifest:
+    """Gather the parts and results in a folder into tables, and return the manifest. Only files that change are
     written.
 
     Raises ValueError where a part is missing, no face was found, or a split leaks and `allow_leaks` does not
     name the kind.
     """
-    out = Path(out)
-    part = union(read_parts(out))
-    results, tracks = _load_results(out, part)
-    videos, removed, counted = _clean(part, results, settings)
-    usable = {
-        v.video_id: results[v.video_id]["signature"] for v in videos if results[v.video_id]["signature"]
-    }
-    families = {v.video_id: v.source_id or v.video_id for v in videos}
-    near = []
-    if settings.near_distance:
-        near = near_duplicates(usable, families, max_distance=settings.near_distance)
+    part = union(read_parts(folder))
+    results, tracks = _load_results(folder, part)
+    videos, removed, cleaned = _clean(part, results, settings)
+    near = _near_duplicates(videos, results, settings)
     videos, rule = _split(videos, near, settings)
     found = audit(videos, near, part.hashes)
-    write_atomic(out / "leak_audit.json", json.dumps(found, indent=2) + "\n")
+    folder.write_leak_audit(found)
     log.info(format_audit(found))
     check_audit(found, KINDS if rule == "random" else settings.allow_leaks)
     videos = merge_test(videos) if settings.merge else videos
-    rejections = [*part.rejections, *removed, *part.failures]
-    for v in videos:
-        rejections += [
-            Rejection(v.video_id, v.path, r["stage"], r["reason"]) for r in results[v.video_id]["rejections"]
-        ]
-    quarantine = quarantine_table(rejections)
-    write_atomic(out / "quarantine.csv", quarantine.to_csv(index=False))
-    video_table = pd.DataFrame(
-        [_video_row(v, results[v.video_id], part.hashes[v.video_id]) for v in videos], columns=VIDEO_COLUMNS
-    )
+    refused = [*part.rejections, *removed, *part.failures, *_refused_while_extracting(videos, results)]
+    quarantine = quarantine_table(refused)
+    folder.write_quarantine(quarantine)
+    rows = [_video_row(v, results[v.video_id], part.hashes[v.video_id]) for v in videos]
+    video_table = pd.DataFrame(rows, columns=VIDEO_COLUMNS)
     track_table = pd.DataFrame([t for v in videos for t in tracks[v.video_id]], columns=TRACK_COLUMNS)
     if track_table.empty:
-        kinds = "; ".join(f"{count} × {kind}" for kind, count in kinds_of(rejections).items())
+        kinds = "; ".join(f"{count} × {kind}" for kind, count in kinds_of(refused).items())
         raise ValueError(
-            f"none of {len(videos)} videos gave a face track ({kinds}); see {out / 'quarantine.csv'}"
+            f"none of {len(videos)} videos gave a face track ({kinds}); see {folder.quarantine_path}"
         )
-    fixed = read_settings(out)
+    with_faces = set(track_table["video_id"])
     summary = {
-        "dataset": fixed["dataset"],
-        "detector": fixed["detector"],
-        "settings": fixed,
-        "split_rule": rule,
-        "split_settings": settings.split_settings or {},
+        **_how_it_was_made(folder, settings, rule),
         "split_hash": split_hash(video_table),
         "merged": settings.merge,
-        "allowed_leaks": list(
-            KINDS if rule == "random" or "all" in settings.allow_leaks else settings.allow_leaks
-        ),
+        "allowed_leaks": list(_allowed(settings, rule)),
         "leak_audit": found,
         "num_videos": len(videos),
         "num_tracks": len(track_table),
         "counts": _counts(video_table, track_table),
         "fakes_with_own_boxes": sum(
-            v.label > 0 and results[v.video_id]["own_boxes"] and bool(tracks[v.video_id]) for v in videos
+            v.label > 0 and results[v.video_id]["own_boxes"] and v.video_id in with_faces for v in videos
         ),
-        **counted,
-        "quarantine": kinds_of(rejections),
-        "seconds": {
-            s: round(sum(results[v.video_id].get("seconds", {}).get(s, 0.0) for v in videos), 3)
-            for s in STAGES
-        },
+        **cleaned,
+        "quarantine": kinds_of(refused),
+        "seconds": _seconds([results[v.video_id] for v in videos]),
     }
-    manifest = Manifest(out, video_table, track_table, summary)
+    manifest = Manifest(folder.root, video_table, track_table, summary)
     if settings.kitti:
-        write_kitti(out, video_table, track_table)
+        write_kitti(folder, video_table, track_table)
     if number := images_per_video(settings.frames):
         summary["frames"] = write_images(
-            out, manifest, per_real=number[0], per_fake=number[1], suffix=settings.frames_format
+            manifest, per_real=number[0], per_fake=number[1], suffix=settings.frames_format
         )
-    manifest.write()
-    write_summary(out, manifest, results, quarantine)
+    folder.write(manifest)
+    write_summary(folder, manifest, results, quarantine)
     return manifest
 
 
@@ -142,26 +115,28 @@ def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any
     Face videos are linked, not copied, where the file system can. Raises ValueError where the folders were
     made with other settings.
     """
-    folders, out = [Path(s).expanduser() for s in sources], Path(out).expanduser()
-    settings = read_settings(folders[0])
-    for folder in folders[1:]:
-        other = read_settings(folder)
-        differing = differences({**settings, "root": ""}, {**other, "root": ""})
+    folders = [PreparedFolder(Path(s).expanduser()) for s in sources]
+    folder = PreparedFolder(Path(out).expanduser())
+    settings = folders[0].settings()
+    for other in folders[1:]:
+        differing = differences({**settings, "root": ""}, {**other.settings(), "root": ""})
         if differing:
             raise ValueError(
-                f"{folders[0]} and {folder} were prepared with other settings ({differing}); they cannot "
-                "be one data set"
+                f"{folders[0].root} and {other.root} were prepared with other settings ({differing}); they "
+                "cannot be one data set"
             )
     names = names_of(FinishingSettings)
     kept = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in names}
     given = FinishingSettings(**{**kept, **finishing})
-    with told_when_full(out):
-        claim(out, {**settings, **given.plain()}, open_until_done=names)
-        link_into(out, folders)
-        return assemble(out, given)
+    with told_when_full(folder.root):
+        folder.claim({**settings, **given.plain()}, open_until_done=names)
+        folder.take_over(folders)
+        return assemble(folder, given)
 
 
-def _load_results(out: Path, part: Part) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+def _load_results(
+    folder: PreparedFolder, part: Part
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """Results and tracks by video_id. Boxes and time stamps become arrays at once: as Python numbers they
     would fill the memory.
     """
@@ -169,13 +144,15 @@ def _load_results(out: Path, part: Part) -> tuple[dict[str, dict[str, Any]], dic
     results: dict[str, dict[str, Any]] = {}
     tracks: dict[str, list[dict[str, Any]]] = {}
     for v in part.videos:
-        path = result_path(out, v.video_id)
         if v.video_id in failed or v.video_id not in part.hashes:
             results[v.video_id], tracks[v.video_id] = MISSING, []
             continue
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; run `dfdc-video prepare` again, it does what is not done")
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = folder.result(v.video_id)
+        if result is None:
+            raise ValueError(
+                f"{folder.result_path(v.video_id)} is missing or damaged; run `dfdc-video prepare` again, it "
+                "does what is not done"
+            )
         tracks[v.video_id] = result.pop("tracks")
         for track in tracks[v.video_id]:
             for name in LARGE_COLUMNS:
@@ -188,8 +165,8 @@ def _load_results(out: Path, part: Part) -> tuple[dict[str, dict[str, Any]], dic
 def _clean(
     part: Part, results: dict[str, dict[str, Any]], settings: FinishingSettings
 ) -> tuple[list[Video], list[Rejection], dict[str, int]]:
-    """Leave out duplicates and, where asked, fakes that show nothing fake or have no original. What stays is
-    ordered by video_id.
+    """Leave out duplicates and, where asked, fakes without visible changes or without an original. The videos
+    that are kept are ordered by video_id.
     """
     videos, removed = exact_duplicates([v for v in part.videos if v.video_id in part.hashes], part.hashes)
     present = {v.video_id for v in part.videos}
@@ -210,10 +187,21 @@ def _clean(
     return videos, removed, {"missing_originals": len(orphans), "equal_fakes": len(equal)}
 
 
+def _near_duplicates(
+    videos: Sequence[Video], results: dict[str, dict[str, Any]], settings: FinishingSettings
+) -> list[tuple[str, str, float]]:
+    if not settings.near_distance:
+        return []
+    signatures = {v.video_id: results[v.video_id]["signature"] for v in videos}
+    families = {v.video_id: v.source_id or v.video_id for v in videos}
+    usable = {video_id: signature for video_id, signature in signatures.items() if signature}
+    return near_duplicates(usable, families, max_distance=settings.near_distance)
+
+
 def _split(
     videos: list[Video], near: Sequence[tuple[str, str, float]], settings: FinishingSettings
 ) -> tuple[list[Video], str]:
-    """Group and split; a set that is a test set throughout stays one. Returns the rule that was followed."""
+    """Group and split; a set that holds nothing but test videos stays so. Returns the rule that was used, too."""
     if settings.split == "group" and all(v.split == "test" for v in videos):
         log.info("every video is in split test: no split was made")
         return assign_groups(videos, by="original"), "official"
@@ -229,8 +217,36 @@ def _split(
 
 
 def kinds_of(rejections: Sequence[Rejection]) -> dict[str, int]:
-    """Counts by stage and kind: what stands before the colon of a reason."""
+    """Counts by stage and kind, the part of a reason before its colon."""
     return dict(sorted(Counter(f"{r.stage}: {r.reason.split(':', 1)[0]}" for r in rejections).items()))
+
+
+def _refused_while_extracting(videos: Sequence[Video], results: dict[str, dict[str, Any]]) -> list[Rejection]:
+    return [
+        Rejection(v.video_id, v.path, r["stage"], r["reason"])
+        for v in videos
+        for r in results[v.video_id]["rejections"]
+    ]
+
+
+def _how_it_was_made(folder: PreparedFolder, settings: FinishingSettings, rule: str) -> dict[str, Any]:
+    fixed = folder.settings()
+    return {
+        "dataset": fixed["dataset"],
+        "detector": fixed["detector"],
+        "settings": fixed,
+        "split_rule": rule,
+        "split_settings": settings.split_settings or {},
+    }
+
+
+def _allowed(settings: FinishingSettings, rule: str) -> Sequence[str]:
+    return KINDS if rule == "random" or "all" in settings.allow_leaks else settings.allow_leaks
+
+
+def _seconds(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Worker seconds by stage, over all videos."""
+    return {s: round(sum(r.get("seconds", {}).get(s, 0.0) for r in results), 3) for s in STAGES}
 
 
 def _video_row(video: Video, result: dict[str, Any], content_hash: str) -> dict[str, Any]:

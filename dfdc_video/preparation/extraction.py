@@ -1,8 +1,7 @@
-"""Many videos -> a result each, on disk, that a second run takes up.
+"""Many videos -> a result each, on disk, so that a second run continues where the first one stopped.
 
-A result is a function of the video's bytes, its original's, and the settings. OUT/work/<video_id>.json exists
-once a video is done; a crash or a hang costs the one video that caused it, and is tried again by the next
-run.
+A result is a function of the video's bytes, its original's, and the settings. It exists once a video is done.
+A video that makes its worker crash or hang is skipped and listed, and the next run tries it again.
 """
 
 from __future__ import annotations
@@ -22,40 +21,34 @@ from typing import Any
 import numpy as np
 
 from dfdc_video.faces.extract import extract
-from dfdc_video.files import is_full, load_json, told_when_full, write_atomic
-from dfdc_video.folders.prepared import track_from_row, track_row
+from dfdc_video.files import is_full, told_when_full
+from dfdc_video.folders.manifest import STREAM_FIELDS, track_from_row, track_row
+from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.jobs.workers import run_jobs
 from dfdc_video.media.reader import UnreadableVideo
 from dfdc_video.preparation.settings import PrepareSettings
 from dfdc_video.records import Rejection, Stream, Track, Video
 
 log = logging.getLogger(__name__)
-STREAM_FIELDS = ("num_frames", "fps", "height_px", "width_px", "rotation_degrees", "codec")
-STORAGE_SECONDS = 60.0  # until a node sees what another one has written
-# with less room than this any failure is taken for one of a full disk: not every library says so
+STORAGE_SECONDS = 60.0  # for a node to see what another one has written
+# with less space than this any failure is taken for one of a full disk: not every library reports it
 ROOM_BYTES = 1 << 16
 
 
-def result_path(out: Path, video_id: str) -> Path:
-    return out / "work" / f"{video_id}.json"
-
-
 def _digest(result: dict[str, Any] | None) -> str:
-    """What a fake takes from its original, in twelve hex digits; "" where there is nothing to take."""
+    """What a fake takes over from its original, as twelve hex digits; "" where there is nothing to take."""
     if not result or not result["tracks"]:
         return ""
     return hashlib.sha256(json.dumps([result["stream"], result["tracks"]]).encode()).hexdigest()[:12]
 
 
 def _keys(
-    out: Path, videos: Sequence[Video], hashes: dict[str, str], ids: set[str]
+    folder: PreparedFolder, videos: Sequence[Video], hashes: dict[str, str], ids: set[str]
 ) -> dict[str, tuple[str, str, str]]:
-    """What each result depends on: the content of the video, that of its original, and the boxes that it
-    takes from it.
+    """What each result depends on: the content of the video, that of its original, and the boxes that it takes
+    over from there.
     """
-    digests = {
-        source: _digest(load_json(result_path(out, source))) for source in {v.source_id for v in videos} & ids
-    }
+    digests = {source: _digest(folder.result(source)) for source in {v.source_id for v in videos} & ids}
     return {
         v.video_id: (
             hashes[v.video_id],
@@ -66,29 +59,16 @@ def _keys(
     }
 
 
-def _is_done(out: Path, video: Video, key: tuple[str, str, str]) -> bool:
-    """Whether the result of this very file, with this very original, is there with all its files."""
-    result = load_json(result_path(out, video.video_id))
+def _is_done(folder: PreparedFolder, video: Video, key: tuple[str, str, str]) -> bool:
+    """Whether there is a result of this very file, with this very original, and all its files."""
+    result = folder.result(video.video_id)
     if (
         not result
         or "files" not in result
         or key != (result["content_hash"], result["source_hash"], result["source_tracks"])
     ):
         return False
-    return set(result["files"]) <= set(_files(out, video))
-
-
-def _files(out: Path, video: Video) -> list[str]:
-    folder = out / "tracks" / video.video_id
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
-
-
-def _clear(out: Path, video: Video) -> None:
-    """Take away what a video has left, the result first: files without a result are nobody's, a result
-    without files is a lie.
-    """
-    result_path(out, video.video_id).unlink(missing_ok=True)
-    shutil.rmtree(out / "tracks" / video.video_id, ignore_errors=True)
+    return set(result["files"]) <= set(folder.files_of(video.video_id))
 
 
 def _extract_one(
@@ -100,11 +80,12 @@ def _extract_one(
     source_digest: str,
     settings: dict[str, Any],
 ) -> str:
-    """In a worker: extract one video and write its result, whole or not at all. A file that does not decode
-    is a result, too.
+    """In a worker: extract one video and write its result. A file that cannot be decoded has a result, too.
+
+    Returns the reason of a failure that may not be the video's fault, or "".
     """
-    folder = Path(out)
-    _clear(folder, video)
+    folder = PreparedFolder(Path(out))
+    folder.clear(video.video_id)
     source = _source(folder, video.source_id, source_digest) if source_digest else None
     result: dict[str, Any] = {
         "content_hash": content_hash,
@@ -114,31 +95,31 @@ def _extract_one(
     }
     result |= {"own_boxes": True, "tracks": [], "rejections": [], "signature": [], "difference": None}
     try:
-        result |= _extracted(Path(root, video.path), folder, video, source, dict(settings))
+        result |= _extracted(Path(root, video.path), folder.root, video, source, dict(settings))
     except Exception as error:
-        full = is_full(error) or shutil.disk_usage(folder).free < ROOM_BYTES
-        _clear(folder, video)
+        full = is_full(error) or shutil.disk_usage(folder.root).free < ROOM_BYTES
+        folder.clear(video.video_id)
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), out) from error
         if not isinstance(error, UnreadableVideo):
             raise
-        if isinstance(error.__cause__, (OSError, MemoryError)):  # may be the machine's fault: not for good
+        if isinstance(error.__cause__, (OSError, MemoryError)):  # may be the machine's fault: tried again
             return f"unreadable: {error}"
         result["rejections"] = [{"stage": "decode", "reason": f"unreadable: {error}"}]
-    result["files"] = _files(folder, video)
-    write_atomic(result_path(folder, video.video_id), json.dumps(result) + "\n")
+    result["files"] = folder.files_of(video.video_id)
+    folder.write_result(video.video_id, result)
     return ""
 
 
-def _source(out: Path, video_id: str, digest: str) -> dict[str, Any]:
-    """The result of an original, and no other one: another machine may see what was written last a while
-    later.
+def _source(folder: PreparedFolder, video_id: str, digest: str) -> dict[str, Any]:
+    """The result of an original that has this digest: on shared storage it may become visible a while after it
+    was written.
     """
     deadline = time.monotonic() + STORAGE_SECONDS
-    while _digest(result := load_json(result_path(out, video_id))) != digest:
+    while _digest(result := folder.result(video_id)) != digest:
         if time.monotonic() > deadline:
             raise OSError(
-                f"{result_path(out, video_id)} is not what was written there: do two runs use this "
+                f"{folder.result_path(video_id)} is not what was written there: do two runs use this "
                 "folder, or is it not shared?"
             )
         time.sleep(0.5)
@@ -185,32 +166,33 @@ def extract_all(
     hashes: dict[str, str],
     settings: PrepareSettings,
 ) -> list[Rejection]:
-    """Run what is not done: originals, then the fakes that take their boxes. Returns the crashes and
-    timeouts, which a rerun tries again.
+    """Extract what is not done: originals, then the fakes that take their boxes. Returns the crashes and
+    timeouts, which the next run tries again.
 
     A fake whose original fails is done with boxes of its own, and again once its original is there. Raises
     OSError, in one line, where the disk is full.
     """
     root, out = Path(root).absolute(), Path(out).absolute()
-    (out / "work").mkdir(parents=True, exist_ok=True)
+    folder = PreparedFolder(out)
+    out.mkdir(parents=True, exist_ok=True)
     ids = {v.video_id for v in videos}
     fakes = [v for v in videos if v.source_id in ids]
     originals = [v for v in videos if v.source_id not in ids]
     assert not {v.source_id for v in fakes} & {v.video_id for v in fakes}, (
-        "a fake of a fake: its source is to be the original"
+        "a fake of a fake: its source must be the original"
     )
     failures: list[Rejection] = []
     per_video = settings.extraction()
     with told_when_full(out), _runner(settings, root, out) as run:
         for name, phase in (("originals", originals), ("fakes", fakes)):
-            keys = _keys(out, phase, hashes, ids)
-            todo = [v for v in phase if not _is_done(out, v, keys[v.video_id])]
+            keys = _keys(folder, phase, hashes, ids)
+            todo = [v for v in phase if not _is_done(folder, v, keys[v.video_id])]
             jobs = [(v, (str(root), str(out), v, *keys[v.video_id], per_video)) for v in todo]
             with _bar(name, done=len(phase) - len(todo), total=len(phase), hidden=not todo) as done:
                 failures += run_pool(
                     _extract_one,
                     jobs,
-                    out,
+                    folder,
                     workers=settings.workers,
                     timeout_seconds=settings.timeout_seconds,
                     done=done,
@@ -221,8 +203,8 @@ def extract_all(
     if orphans:
         log.warning(
             (
-                "%d fakes have boxes of their own, since their originals failed; a run in which these "
-                "succeed does them again"
+                "%d fakes have boxes of their own, since their originals failed; they are extracted again "
+                "once these succeed"
             ),
             orphans,
         )
@@ -272,15 +254,15 @@ def _bar(name: str, *, done: int, total: int, hidden: bool) -> Iterator[Callable
 def run_pool(
     function: Callable[..., Any],
     jobs: Sequence[tuple[Video, tuple[Any, ...]]],
-    out: Path,
+    folder: PreparedFolder,
     *,
     workers: int,
     timeout_seconds: float,
     done: Callable[[], Any],
     run: Callable[..., Any] = run_jobs,
 ) -> list[Rejection]:
-    """Each job in an isolated process with a time limit. A lack of disk or of a library stops the run; other
-    failures cost one video.
+    """Run each job in a process of its own with a time limit. A full disk or a missing library stops the run;
+    other failures concern one video, which is returned with the reason.
     """
     failures: list[Rejection] = []
     outcomes = run(
@@ -290,12 +272,12 @@ def run_pool(
         for number, reason in outcomes:
             video = jobs[number][0]
             if reason:
-                _clear(out, video)
+                folder.clear(video.video_id)
                 failures.append(Rejection(video.video_id, video.path, "decode", reason))
             done()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"stopped; what is done is kept in {out}: run the same command again to continue"
+            f"stopped; what is done is kept in {folder.root}: run the same command again to continue"
         ) from None
     finally:
         outcomes.close()

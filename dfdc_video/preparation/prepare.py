@@ -1,6 +1,4 @@
-"""Raw folder -> prepared data set: read, hash, extract every video in a process of its own (`parts` says what
-is on disk), then `assemble`.
-"""
+"""Raw folder -> prepared data set: read, hash, extract every video in a process of its own, then assemble."""
 
 from __future__ import annotations
 
@@ -13,20 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dfdc_video.files import load_json, told_when_full
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.files import told_when_full
+from dfdc_video.folders.manifest import Manifest
+from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.preparation.assemble import assemble, kinds_of
 from dfdc_video.preparation.extraction import extract_all
+from dfdc_video.preparation.hashing import hash_files
 from dfdc_video.preparation.settings import FinishingSettings, PrepareSettings, names_of
-from dfdc_video.preparation.shards import (
-    Part,
-    claim,
-    hash_files,
-    in_part,
-    record_path,
-    resolve_sources,
-    write_part,
-)
+from dfdc_video.preparation.shards import Part, in_part, resolve_sources, write_part
 from dfdc_video.records import Rejection, Video
 from dfdc_video.registry import DATASETS
 
@@ -49,21 +41,22 @@ def prepare(dataset: str, root: str | Path, out: str | Path, **settings: Any) ->
         raise FileNotFoundError(
             f"no folder at {root}; --root is the folder with the raw videos of '{dataset}'"
         )
+    folder = PreparedFolder(out)
     fixed = {"dataset": dataset, "root": str(root.resolve()), **given.fixed()}
     with told_when_full(out):
         if given.folders:
-            claim(out, fixed, open_until_done=names_of(FinishingSettings))
-            for number, folder in enumerate(given.folders, start=1):
-                log.info("folder %d of %d: %s", number, len(given.folders), folder)
-                _one_folder(reader, root, out, folder, given)
+            folder.claim(fixed, open_until_done=names_of(FinishingSettings))
+            for number, name in enumerate(given.folders, start=1):
+                log.info("folder %d of %d: %s", number, len(given.folders), name)
+                _one_folder(reader, root, folder, name, given)
         else:
             videos, rejections = _read(reader, root, dataset)
             videos = _first(videos, given.limit)
-            claim(out, fixed, open_until_done=names_of(FinishingSettings))
+            folder.claim(fixed, open_until_done=names_of(FinishingSettings))
             part, num_parts = given.part, given.num_parts
             name = "all" if num_parts == 1 else f"{part}-of-{num_parts}"
             mine = [v for v in videos if in_part(v, part, num_parts)]
-            _extract_part(root, out, name, mine, rejections, given)
+            _extract_part(root, folder, name, mine, rejections, given)
         if given.num_parts > 1:
             log.info(
                 "part %d of %d is done; when all are: dfdc-video merge FOLDER … --out OUT",
@@ -71,7 +64,7 @@ def prepare(dataset: str, root: str | Path, out: str | Path, **settings: Any) ->
                 given.num_parts,
             )
             return None
-        return assemble(out, given.finishing())
+        return assemble(folder, given.finishing())
 
 
 def _read(
@@ -88,49 +81,48 @@ def _read(
 
 def _extract_part(
     root: Path,
-    out: Path,
-    name: str,
+    folder: PreparedFolder,
+    part: str,
     videos: list[Video],
     rejections: list[Rejection],
     given: PrepareSettings,
 ) -> None:
-    hashes, unread = hash_files(root, out, name, videos, given.workers)
+    hashes, unread = hash_files(root, folder, part, videos, given.workers)
     videos = [v for v in videos if v.video_id in hashes]
-    failures = extract_all(root, out, videos, hashes, given)
-    write_part(out, Part(name, videos, [*rejections, *unread], hashes, failures))
+    failures = extract_all(root, folder.root, videos, hashes, given)
+    write_part(folder, Part(part, videos, [*rejections, *unread], hashes, failures))
 
 
 def _one_folder(
-    reader: Callable[[Path], Any], root: Path, out: Path, folder: str, given: PrepareSettings
+    reader: Callable[[Path], Any], root: Path, folder: PreparedFolder, name: str, given: PrepareSettings
 ) -> None:
-    """Fetch a folder, extract what is in it, delete it. A folder that was done without failures is not
-    downloaded again.
+    """Fetch the folder `name` of the raw data, extract what is in it, delete it. One that was done without
+    failures is not downloaded again.
     """
-    if (done := load_json(record_path(out, folder))) and not done["failures"]:
-        log.info("%s was done before", folder)
-        if (root / folder).is_dir():
-            _shell(given.delete, root, folder)
+    raw = root / name
+    if (done := folder.record(name)) and not done["failures"]:
+        log.info("%s was done before", name)
+        if raw.is_dir():
+            _shell(given.delete, root, name)
         return
-    _shell(given.fetch, root, folder)
-    if not (root / folder).is_dir():
+    _shell(given.fetch, root, name)
+    if not raw.is_dir():
         raise FileNotFoundError(
-            f"no folder at {root / folder}"
+            f"no folder at {raw}"
             + (f" after the fetch command {given.fetch!r}" if given.fetch else "; --fetch can fetch it")
         )
-    videos, rejections = _read(reader, root, folder)
-    inside = f"{folder.rstrip('/')}/"
+    videos, rejections = _read(reader, root, name)
+    inside = f"{name.rstrip('/')}/"
     mine = [v for v in videos if v.path.startswith(inside)]
     if not mine:
-        raise ValueError(f"the reader found no video below {root / folder}")
+        raise ValueError(f"the reader found no video below {raw}")
     refused = [r for r in rejections if r.path.startswith(inside)]
-    _extract_part(root, out, folder, mine, refused, given)
-    _shell(given.delete, root, folder)
+    _extract_part(root, folder, name, mine, refused, given)
+    _shell(given.delete, root, name)
 
 
 def _shell(command: str, root: Path, folder: str) -> None:
-    """Run a command of the user's, with {folder} and {root} filled in, and FOLDER and ROOT in its
-    environment.
-    """
+    """Run a shell command with {folder} and {root} filled in, and with FOLDER and ROOT in its environment."""
     if not command:
         return
     words = command.replace("{folder}", shlex.quote(folder)).replace("{root}", shlex.quote(str(root)))
@@ -139,13 +131,13 @@ def _shell(command: str, root: Path, folder: str) -> None:
     ).returncode
     if code:
         raise ValueError(
-            f"the command {words!r} ended with exit code {code}; what is done is kept, the same call "
-            "continues"
+            f"the command {words!r} ended with exit code {code}; what is done is kept, and the same "
+            "command continues"
         )
 
 
 def _first(videos: list[Video], limit: int) -> list[Video]:
-    """The first `limit` videos, counted with every original followed by its fakes."""
+    """The first `limit` videos, each original followed by its fakes."""
     if not limit or limit >= len(videos):
         return videos
     kept = sorted(videos, key=lambda v: (v.source_id or v.video_id, v.label, v.video_id))[:limit]

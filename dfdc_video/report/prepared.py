@@ -15,8 +15,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dfdc_video.environment import commit, versions
-from dfdc_video.files import write_atomic
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.manifest import Manifest
+from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.records import SPLIT_NAMES, STATUSES
 from dfdc_video.report import figures, sheets, terminal
 from dfdc_video.report.page import render, text_of
@@ -28,11 +28,11 @@ CLASS_COLOURS = (figures.COLOURS[0], figures.COLOURS[4])
 
 
 def write_summary(
-    out: Path, manifest: Manifest, results: dict[str, dict[str, Any]], quarantine: pd.DataFrame
+    folder: PreparedFolder, manifest: Manifest, results: dict[str, dict[str, Any]], quarantine: pd.DataFrame
 ) -> Path:
-    """Write OUT/summary.html and return its path.
+    """Write the summary page of a prepared folder and return its path.
 
-    `results` are the results by video_id (OUT/work): `own_boxes` tells tracks that were detected from those
+    `results` are the results by video_id: `own_boxes` tells tracks that were detected from those
     taken over from an original, `seconds` which videos the times are of; videos without a result or an entry
     count as detected and without times. `quarantine` has video_id, path, stage, reason. Equal tables give
     equal bytes, except for times, versions and commit. A face video that cannot be read has no picture and is
@@ -45,7 +45,6 @@ def write_summary(
         sheets.contact_sheets(manifest.root, faces, unread),
     )
     summary = manifest.summary
-    path = Path(out, "summary.html")
     values = {
         "title": f"Prepared: {summary.get('dataset') or 'data set'}",
         "overview": _overview(videos, faces),
@@ -71,8 +70,8 @@ def write_summary(
         "made": _made(summary),
         "packages": text_of(versions()),
     }
-    write_atomic(path, render(TEMPLATE, **values))
-    return path
+    folder.write_page(render(TEMPLATE, **values))
+    return folder.page_path
 
 
 def _named(manifest: Manifest) -> pd.DataFrame:

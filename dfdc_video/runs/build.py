@@ -24,7 +24,8 @@ from dfdc_video.config.schema import SHARED
 from dfdc_video.data.datamodule import ClipData
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.environment import bf16_is_native
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.manifest import Manifest
+from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.folders.run import SCORED_COLUMNS, RunFolder
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.mask import add_mask_head
@@ -62,7 +63,7 @@ def load_manifest(cfg: CfgNode) -> Manifest:
             "DATA.PATH is empty: give the --out folder of `dfdc-video prepare`, for example DATA.PATH "
             "prepared/dfdc"
         )
-    return Manifest.load(cfg.DATA.PATH, boxes=False)
+    return load_prepared(cfg.DATA.PATH, boxes=False)
 
 
 def build_data(cfg: CfgNode, manifest: Manifest) -> ClipData:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from yacs.config import CfgNode
 
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.manifest import Manifest
 from dfdc_video.models.weights.fetch import find_weights
 from dfdc_video.records import SPLIT_NAMES
 from dfdc_video.runs.build import build_lr_schedule, load_manifest, model_of

@@ -18,7 +18,7 @@ from dfdc_video.config import config_hash
 from dfdc_video.environment import environment
 from dfdc_video.evaluation.pooling import pool_predictions
 from dfdc_video.evaluation.statistics import evaluate
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.manifest import Manifest
 from dfdc_video.folders.run import SCORED_COLUMNS, RunFolder
 from dfdc_video.models.classifier import VideoClassifier
 from dfdc_video.models.weights.fetch import file_sha256, find_weights

@@ -10,7 +10,8 @@ from dfdc_video.data.datamodule import ClipData, ResumableLoader
 from dfdc_video.data.dataset import ClipDataset, collate, scale_and_crop
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import basic
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.manifest import Manifest
+from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.media.decoders import read_frames
 from dfdc_video.registry import SAMPLERS
 
@@ -21,7 +22,7 @@ def spec(num_frames=4, size=32, **kwargs):
 
 
 def make(root, split="train", clip=None, **kwargs):
-    manifest = Manifest.load(root)
+    manifest = load_prepared(root)
     return ClipDataset(manifest.root, manifest.tracks_of(split), clip or spec(), **kwargs)
 
 
@@ -114,7 +115,7 @@ def test_short_tracks_are_dropped_or_filled(prepared_root):
 def data_module(root, clip=None, **kwargs):
     settings = {"sampler": SAMPLERS.get("shuffle"), "augment": basic(), "decoder": "decord", "cache": False}
     settings |= {"batch_size": 3, "test_batch_size": 4, "num_clips": 2, "seed": 0, "num_workers": 0}
-    return ClipData(Manifest.load(root), clip or spec(), **settings | kwargs)
+    return ClipData(load_prepared(root), clip or spec(), **settings | kwargs)
 
 
 def test_the_order_does_not_depend_on_the_number_of_workers(prepared_root):

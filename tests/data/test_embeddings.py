@@ -7,7 +7,7 @@ import torch
 from dfdc_video.data.dataset import ClipDataset, collate, whole_track
 from dfdc_video.data.embeddings import embed_tracks
 from dfdc_video.data.sampling import ClipSpec
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.prepared import load_prepared
 
 SPEC = ClipSpec(
     num_frames=4, stride_seconds=1 / 15, stride_frames=0, height=32, width=32, short="repeat_last"
@@ -24,7 +24,7 @@ def colours(frames):
 
 
 def make(root, key="k", embed=colours, num_workers=0):
-    tracks = Manifest.load(root).tracks_of("train")
+    tracks = load_prepared(root).tracks_of("train")
     return embed_tracks(root, tracks, key=key, embed=embed, read=read, num_workers=num_workers), tracks
 
 
@@ -34,9 +34,9 @@ def root(tmp_path, write_prepared):
 
 
 def test_a_clip_of_embeddings_is_that_of_its_frames(root):
-    folder, tracks = make(root)
+    embeddings, tracks = make(root)
     plain = ClipDataset(root, tracks, SPEC)
-    embedded = ClipDataset(root, tracks, SPEC, embeddings=folder)
+    embedded = ClipDataset(root, tracks, SPEC, embeddings=embeddings)
     for seed in range(3):
         frames, item = plain[(1, seed)], embedded[(1, seed)]
         assert all(frames[key] == item[key] for key in ("label", "track_id", "start_frame"))
@@ -49,7 +49,8 @@ def test_a_clip_of_embeddings_is_that_of_its_frames(root):
 
 
 def test_embeddings_are_kept_until_their_face_video_changes(root):
-    folder, tracks = make(root, num_workers=2)
+    embeddings, tracks = make(root, num_workers=2)
+    folder = embeddings.folder
     stamps = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
     assert set(stamps) == {f"{t}.npy" for t in tracks["track_id"]}
 
@@ -64,15 +65,15 @@ def test_embeddings_are_kept_until_their_face_video_changes(root):
     make(root)
     changed = {p.name for p in folder.iterdir() if stamps[p.name] != p.stat().st_mtime_ns}
     assert changed == {first, second} and not list(folder.glob(".*"))
-    assert make(root, key="other")[0] != folder, "every network has its own folder"
+    assert make(root, key="other")[0].folder != folder, "every network has its own folder"
 
 
 def test_a_track_that_cannot_be_read_is_reported_and_has_none(root, caplog):
-    tracks = Manifest.load(root).tracks_of("train")
+    tracks = load_prepared(root).tracks_of("train")
     (root / tracks["crop_path"][0]).write_bytes(b"no video")
-    folder, _ = make(root)
+    embeddings, _ = make(root)
     assert f"track {tracks['track_id'][0]} cannot be read" in caplog.text
-    dataset = ClipDataset(root, tracks, SPEC, embeddings=folder)
+    dataset = ClipDataset(root, tracks, SPEC, embeddings=embeddings)
     batch = collate([dataset[(0, 0)], dataset[(1, 0)]])
     assert len(batch["embeddings"]) == 1 and "has no embeddings" in batch["errors"][0][1]
 
@@ -81,4 +82,4 @@ def test_embeddings_that_exceed_half_precision_are_an_error_and_leave_nothing(ro
     with pytest.raises(ValueError, match="exceed half precision"):
         make(root, embed=lambda frames: colours(frames) * 1e6)
     assert not list((root / "cache").rglob("*.npy"))
-    assert np.load(next(make(root)[0].glob("*.npy"))).dtype == np.float16
+    assert np.load(next(make(root)[0].folder.glob("*.npy"))).dtype == np.float16

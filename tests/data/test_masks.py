@@ -13,7 +13,7 @@ from dfdc_video.data.dataset import ClipDataset, collate
 from dfdc_video.data.sampling import ClipSpec
 from dfdc_video.data.transforms import basic
 from dfdc_video.faces.annotate import load_mask
-from dfdc_video.folders.prepared import Manifest, mask_path
+from dfdc_video.folders.prepared import load_prepared, mask_path
 from dfdc_video.registry import SAMPLERS
 
 
@@ -24,7 +24,7 @@ def spec(size=64):
 
 
 def make(root, size=64, **kwargs):
-    manifest = Manifest.load(root)
+    manifest = load_prepared(root)
     return ClipDataset(manifest.root, manifest.tracks_of("train"), spec(size), masks=5.0, **kwargs)
 
 
@@ -85,7 +85,7 @@ def test_a_fake_without_a_mask_is_unknown_and_a_set_without_any_is_refused(maske
     masks[0].unlink()
     settings = {"sampler": SAMPLERS.get("shuffle"), "augment": None, "decoder": "decord", "cache": False}
     settings |= {"batch_size": 3, "test_batch_size": 4, "num_clips": 2, "seed": 0, "num_workers": 0}
-    data = ClipData(Manifest.load(root), spec(), **settings, masks=5.0)
+    data = ClipData(load_prepared(root), spec(), **settings, masks=5.0)
     dataset = data.dataset("train")
     assert "1 of 4 tracks of fakes have no difference mask" in caplog.text
     batch = collate([dataset[(i, 0)] for i in range(len(dataset))])

@@ -11,7 +11,7 @@ from video_files import i420, rotate_in_place
 import dfdc_video.faces.scan as scanning
 from dfdc_video.faces.crop import EYE_DISTANCE, EYE_HEIGHT, crop_box
 from dfdc_video.faces.face_videos import face_difference
-from dfdc_video.folders.prepared import track_from_row, track_row
+from dfdc_video.folders.manifest import track_from_row, track_row
 from dfdc_video.media.reader import iter_frames, iter_pictures, probe
 from dfdc_video.media.writer import VideoWriter
 

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfdc_video.folders.prepared import (
+from dfdc_video.folders.lists import read_list, write_list
+from dfdc_video.folders.manifest import (
     TRACK_COLUMNS,
     VIDEO_COLUMNS,
     Manifest,
     quarantine_table,
-    read_list,
     split_hash,
     track_from_row,
     track_row,
-    write_list,
 )
+from dfdc_video.folders.prepared import load_prepared, save_prepared
 from dfdc_video.records import Rejection, Track
 
 
@@ -71,8 +71,8 @@ def test_tracks_survive_their_row():
 
 
 def test_write_and_load(manifest):
-    manifest.write()
-    loaded = Manifest.load(manifest.root)
+    save_prepared(manifest)
+    loaded = load_prepared(manifest.root)
     assert loaded.videos.to_json(orient="records") == manifest.videos.to_json(orient="records")
     assert loaded.tracks.to_json(orient="records") == manifest.tracks.to_json(orient="records")
     assert loaded.summary == manifest.summary and loaded.split_hash == manifest.split_hash
@@ -132,11 +132,11 @@ def test_broken_invariants(manifest):
 
 def test_load_names_what_is_missing_or_damaged(manifest):
     with pytest.raises(FileNotFoundError, match="manifest.parquet.*dfdc-video prepare"):
-        Manifest.load(manifest.root)
-    manifest.write()
+        load_prepared(manifest.root)
+    save_prepared(manifest)
     (manifest.root / "tracks.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(ValueError, match="damaged"):
-        Manifest.load(manifest.root)
+        load_prepared(manifest.root)
 
 
 def test_number_of_classes(manifest):

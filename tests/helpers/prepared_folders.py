@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfdc_video.folders.prepared import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, track_row
+from dfdc_video.folders.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, track_row
+from dfdc_video.folders.prepared import save_prepared
 from dfdc_video.media.writer import VideoWriter
 from dfdc_video.records import Track
 
@@ -80,10 +81,11 @@ def write_prepared(
                         size_px=size_px,
                     )
                 )
-    Manifest(
+    manifest = Manifest(
         root,
         pd.DataFrame(videos, columns=VIDEO_COLUMNS),
         pd.DataFrame(tracks, columns=TRACK_COLUMNS),
         {"split_rule": "group"},
-    ).write()
+    )
+    save_prepared(manifest)
     return root

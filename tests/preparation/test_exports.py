@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 from dfdc_video.media.decoders import read_frames
 from dfdc_video.media.reader import probe
 from dfdc_video.media.writer import VideoWriter
-from dfdc_video.preparation import exports
-from dfdc_video.preparation.exports import write_images, write_kitti
+from dfdc_video.preparation import image_trees
+from dfdc_video.preparation.image_trees import write_images
+from dfdc_video.preparation.kitti_labels import write_kitti
 from dfdc_video.registry import DETECTORS
 
 KITTI = (
@@ -46,7 +47,7 @@ def test_kitti_lines_give_the_boxes_back(tmp_path, boxes):
     videos = pd.DataFrame({"video_id": ["a", "b", "broken"], "status": ["ok", "no_face", "unreadable"]})
     # as lists and as arrays
     tracks = table(("a_01", "a", 7, 0.625, boxes[1].ravel().tolist()), ("a_00", "a", 5, 0.98765, boxes[0]))
-    write_kitti(tmp_path, videos, tracks)
+    write_kitti(PreparedFolder(tmp_path), videos, tracks)
     assert (
         sorted(p.name for p in (tmp_path / "kitti").iterdir()) == ["a.txt", "b.txt"]
         and not (tmp_path / "kitti" / "b.txt").read_text()
@@ -76,7 +77,9 @@ def test_the_kitti_detector_reads_the_files(tmp_path, make_video):
     boxes = np.array([[10 + t, 20.25, 90 + t, 100.5] for t in range(10)], dtype=np.float32)
     videos = pd.DataFrame({"video_id": ["a"], "status": ["ok"]})
     write_kitti(
-        tmp_path, videos, table(("a_00", "a", 2, 0.75, boxes), ("a_01", "a", 0, 0.9, boxes[:3] + 100))
+        PreparedFolder(tmp_path),
+        videos,
+        table(("a_00", "a", 2, 0.75, boxes), ("a_01", "a", 0, 0.9, boxes[:3] + 100)),
     )
     detector = DETECTORS.get("kitti")(folder=str(tmp_path / "kitti"))
     detector.start(path, probe(path))
@@ -92,7 +95,7 @@ def test_the_kitti_detector_reads_the_files(tmp_path, make_video):
 
 def test_kitti_has_no_negative_zero_and_two_decimals(tmp_path):
     write_kitti(
-        tmp_path,
+        PreparedFolder(tmp_path),
         pd.DataFrame({"video_id": ["a"], "status": ["ok"]}),
         table(("a_00", "a", 0, 1.0, [[-0.001, 0, 1.005, 2]])),
     )
@@ -102,12 +105,12 @@ def test_kitti_has_no_negative_zero_and_two_decimals(tmp_path):
 def test_kitti_files_change_only_where_the_tables_do(tmp_path, boxes):
     videos = pd.DataFrame({"video_id": ["a", "b"], "status": "ok"})
     tracks = table(("a_00", "a", 0, 0.5, boxes[0]), ("b_00", "b", 0, 0.5, boxes[1]))
-    write_kitti(tmp_path, videos, tracks)
+    write_kitti(PreparedFolder(tmp_path), videos, tracks)
     before = state(tmp_path)
-    write_kitti(tmp_path, videos.iloc[::-1], tracks.iloc[::-1])
+    write_kitti(PreparedFolder(tmp_path), videos.iloc[::-1], tracks.iloc[::-1])
     assert state(tmp_path) == before
     (tmp_path / "kitti" / ".a.txt.part").write_text("what a kill left")
-    write_kitti(tmp_path, videos[:1], tracks[:1])
+    write_kitti(PreparedFolder(tmp_path), videos[:1], tracks[:1])
     assert state(tmp_path) == {"kitti/a.txt": before["kitti/a.txt"]}
 
 
@@ -120,7 +123,7 @@ def one_face_each(write_prepared, tmp_path_factory):
 def manifest(one_face_each, tmp_path):
     """A folder of its own for every test, with the face videos of the module."""
     shutil.copytree(one_face_each, tmp_path / "set")
-    return Manifest.load(tmp_path / "set")
+    return load_prepared(tmp_path / "set")
 
 
 def images(root):
@@ -130,7 +133,7 @@ def images(root):
 
 
 def test_images_are_the_frames_that_they_name(manifest):
-    counts = write_images(manifest.root, manifest, per_real=3, per_fake=2, suffix="png")
+    counts = write_images(manifest, per_real=3, per_fake=2, suffix="png")
     index = pd.read_csv(manifest.root / "frames" / "index.csv")
     assert list(index.columns) == ["path", "video_id", "track_id", "frame", "label", "split"]
     assert (
@@ -158,7 +161,7 @@ def test_face_videos_may_be_folders_of_png_files(manifest):
     tracks = manifest.tracks.assign(
         crop_path=manifest.tracks["crop_path"].str.replace("val00real_00.mp4", "val00real_00")
     )
-    write_images(manifest.root, replace(manifest, tracks=tracks), per_real=1, per_fake=1, suffix="png")
+    write_images(replace(manifest, tracks=tracks), per_real=1, per_fake=1, suffix="png")
     image = cv2.imread(str(manifest.root / "frames/val/real/val00real_00_00018.png"))
     assert np.array_equal(image[..., ::-1], frames[18])
 
@@ -166,7 +169,7 @@ def test_face_videos_may_be_folders_of_png_files(manifest):
 def test_torchvision_reads_the_tree(manifest):
     from torchvision.datasets import ImageFolder
 
-    write_images(manifest.root, manifest, per_real=10, per_fake=2)
+    write_images(manifest, per_real=10, per_fake=2)
     for split, videos in (("train", 2), ("val", 1)):
         folder = ImageFolder(str(manifest.root / "frames" / split))
         assert (
@@ -199,7 +202,7 @@ def split_in_two(manifest):
 
 
 def test_images_are_spread_over_all_frames_of_all_tracks(manifest):
-    write_images(manifest.root, split_in_two(manifest), per_real=6, per_fake=1)
+    write_images(split_in_two(manifest), per_real=6, per_fake=1)
     index = pd.read_csv(manifest.root / "frames" / "index.csv")
     found = index.loc[index["video_id"] == "train00real", ["track_id", "frame"]].values.tolist()
     assert found == [["train00real_00", f] for f in (3, 9, 15, 21)] + [
@@ -209,7 +212,7 @@ def test_images_are_spread_over_all_frames_of_all_tracks(manifest):
 
 
 def test_a_short_video_gives_every_frame_once(manifest):
-    counts = write_images(manifest.root, manifest, per_real=50, per_fake=1)
+    counts = write_images(manifest, per_real=50, per_fake=1)
     index = pd.read_csv(manifest.root / "frames" / "index.csv")
     assert (
         index.loc[index["video_id"] == "val00real", "frame"].tolist() == list(range(36))
@@ -218,18 +221,16 @@ def test_a_short_video_gives_every_frame_once(manifest):
 
 
 def test_a_second_run_decodes_nothing_and_touches_nothing(manifest, monkeypatch):
-    write_images(manifest.root, manifest, per_real=3, per_fake=2)
+    write_images(manifest, per_real=3, per_fake=2)
     before = state(manifest.root)
-    monkeypatch.setattr(exports, "read_frames", None)
+    monkeypatch.setattr(image_trees, "read_frames", None)
     shuffled = replace(manifest, videos=manifest.videos.iloc[::-1], tracks=manifest.tracks.iloc[::-1])
-    assert write_images(manifest.root, shuffled, per_real=3, per_fake=2) == write_images(
-        manifest.root, manifest, per_real=3, per_fake=2
-    )
+    assert write_images(shuffled, per_real=3, per_fake=2) == write_images(manifest, per_real=3, per_fake=2)
     assert state(manifest.root) == before
 
 
 def test_a_kill_in_the_middle_is_made_up_for(manifest, monkeypatch):
-    write_images(manifest.root, manifest, per_real=3, per_fake=2)
+    write_images(manifest, per_real=3, per_fake=2)
     whole = {k: v[1] for k, v in state(manifest.root / "frames").items()}
     shutil.rmtree(manifest.root / "frames")
     decoded = []
@@ -240,46 +241,46 @@ def test_a_kill_in_the_middle_is_made_up_for(manifest, monkeypatch):
             raise KeyboardInterrupt
         return read_frames(path, indices)
 
-    monkeypatch.setattr(exports, "read_frames", dies)
+    monkeypatch.setattr(image_trees, "read_frames", dies)
     with pytest.raises(KeyboardInterrupt):
-        write_images(manifest.root, manifest, per_real=3, per_fake=2, workers=1)
+        write_images(manifest, per_real=3, per_fake=2, workers=1)
     kept = images(manifest.root)
     assert 0 < len(kept) < len(whole) - 1 and not (manifest.root / "frames" / "index.csv").exists()
     (manifest.root / "frames" / "train" / "real" / ".half.jpg.part").write_bytes(b"half")
     decoded.clear()
     monkeypatch.setattr(
-        exports,
+        image_trees,
         "read_frames",
         lambda path, indices: (decoded.append(path.name), read_frames(path, indices))[1],
     )
-    write_images(manifest.root, manifest, per_real=3, per_fake=2, workers=2)
+    write_images(manifest, per_real=3, per_fake=2, workers=2)
     assert {k: v[1] for k, v in state(manifest.root / "frames").items()} == whole
     done = {"_".join(name.split("/")[-1].split("_")[:2]) + ".mp4" for name in kept}
     assert set(decoded).isdisjoint(done) and len(set(decoded) | done) == 6, "only what was missing is decoded"
 
 
 def test_images_of_another_choice_or_split_go_and_the_rest_stays(manifest):
-    write_images(manifest.root, manifest, per_real=3, per_fake=2)
+    write_images(manifest, per_real=3, per_fake=2)
     before = state(manifest.root / "frames")
-    write_images(manifest.root, manifest, per_real=1, per_fake=2)
+    write_images(manifest, per_real=1, per_fake=2)
     assert len(images(manifest.root)) == 3 * 1 + 3 * 2
     kept = {k: v for k, v in state(manifest.root / "frames").items() if "/fake/" in k}
     assert kept == {k: v for k, v in before.items() if "/fake/" in k}
     moved = replace(manifest, videos=manifest.videos.assign(split="test"))
-    write_images(manifest.root, moved, per_real=1, per_fake=2)
+    write_images(moved, per_real=1, per_fake=2)
     assert {p.split("/")[1] for p in images(manifest.root)} == {"test"} and not (
         manifest.root / "frames" / "train"
     ).exists()
 
 
 def test_a_face_video_that_was_made_anew_gives_new_images(manifest):
-    write_images(manifest.root, manifest, per_real=1, per_fake=1)
+    write_images(manifest, per_real=1, per_fake=1)
     fake, real = (manifest.root / f"tracks/val00{m}/val00{m}_00.mp4" for m in ("marked", "real"))
     image = manifest.root / "frames" / "val" / "real" / "val00real_00_00018.jpg"
     shutil.copyfile(fake, real)
     later = image.stat().st_mtime_ns + 1_000_000_000
     os.utime(real, ns=(later, later))
-    write_images(manifest.root, manifest, per_real=1, per_fake=1)
+    write_images(manifest, per_real=1, per_fake=1)
     assert cv2.imread(str(image))[:32, :32, 2].mean() > 180, "the red corner of the other video"
 
 
@@ -287,8 +288,8 @@ def test_more_classes_are_named_by_number_and_sorted_by_it(manifest):
     labels = {v: n for n, v in enumerate(manifest.videos["video_id"])} | {"train00real": 11}
     seven = replace(manifest, videos=manifest.videos.assign(label=manifest.videos["video_id"].map(labels)))
     with pytest.raises(ValueError, match="12 classes, not real and fake; give one number"):
-        write_images(manifest.root, seven, per_real=2, per_fake=1)
-    write_images(manifest.root, seven, per_real=1, per_fake=1)
+        write_images(seven, per_real=2, per_fake=1)
+    write_images(seven, per_real=1, per_fake=1)
     classes = [p.name for p in sorted((manifest.root / "frames" / "train").iterdir())]
     assert classes == [f"{n:02d}" for n in range(12)] and len(images(manifest.root)) == 6
 
@@ -303,7 +304,7 @@ def test_a_split_without_a_class_does_not_renumber_the_others(manifest):
     reals = replace(
         manifest, videos=only, tracks=manifest.tracks[manifest.tracks["video_id"].isin(only["video_id"])]
     )
-    write_images(manifest.root, reals, per_real=1, per_fake=1)
+    write_images(reals, per_real=1, per_fake=1)
     with pytest.raises(FileNotFoundError, match="fake"):
         ImageFolder(str(manifest.root / "frames" / "val"))
     assert ImageFolder(str(manifest.root / "frames" / "val"), allow_empty=True).targets == [1]
@@ -315,7 +316,7 @@ def test_a_face_video_that_cannot_be_read_stops_it(manifest):
         ValueError,
         match=r"tracks/val00real/val00real_00.mp4: this face video cannot be read .*; delete it and run",
     ):
-        write_images(manifest.root, manifest, per_real=1, per_fake=1)
+        write_images(manifest, per_real=1, per_fake=1)
     assert not (manifest.root / "frames" / "index.csv").exists()
     with pytest.raises(ValueError, match="image format 'gif': expected jpg or png"):
-        write_images(manifest.root, manifest, per_real=1, per_fake=1, suffix="gif")
+        write_images(manifest, per_real=1, per_fake=1, suffix="gif")

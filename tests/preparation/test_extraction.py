@@ -1,5 +1,5 @@
-"""batch.py and workers.py: what a run leaves on disk, what it does again, and what a crash costs. Real
-videos, real processes.
+"""extraction.py and workers.py: what a run leaves on disk, what it does again, and what a crash leaves undone.
+Real videos, real processes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from dfdc_video.files import is_full, load_json
+from dfdc_video.files import is_full
+from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.jobs.workers import run_jobs
-from dfdc_video.preparation import extraction as batch
-from dfdc_video.preparation.extraction import extract_all, result_path, run_pool
+from dfdc_video.preparation import extraction
+from dfdc_video.preparation.extraction import extract_all, run_pool
 from dfdc_video.preparation.settings import PrepareSettings
 from dfdc_video.records import Video
 
@@ -72,7 +73,7 @@ def test_results_depend_neither_on_order_nor_on_workers_nor_on_an_earlier_run(ro
     )
     one = tree(tmp_path / "one")
     assert one == tree(tmp_path / "three") and len(one) == 5 + 4
-    results = {name: load_json(result_path(tmp_path / "one", name)) for name in NAMES}
+    results = {name: PreparedFolder(tmp_path / "one").result(name) for name in NAMES}
     assert {n: r["status"] for n, r in results.items()} == {
         **dict.fromkeys(NAMES, "ok"),
         "broken": "unreadable",
@@ -94,7 +95,7 @@ def test_results_depend_neither_on_order_nor_on_workers_nor_on_an_earlier_run(ro
     assert {n for n, t in stamps(tmp_path / "one").items() if t != before[n]} == {"a", "a_fake"}
     # A face video that was lost, and what a killed run left, are made good.
     (tmp_path / "three/tracks/b/b_00.mp4").unlink()
-    result_path(tmp_path / "three", "a_other").unlink()
+    PreparedFolder(tmp_path / "three").result_path("a_other").unlink()
     (tmp_path / "three/tracks/a_other/.a_other_00.1.part.mp4").write_text("half")
     (tmp_path / "three/work/.a_other.json.part").write_text("{")
     (tmp_path / "three/work/broken.json").write_text('{"content_hash": ')
@@ -102,7 +103,7 @@ def test_results_depend_neither_on_order_nor_on_workers_nor_on_an_earlier_run(ro
     assert tree(tmp_path / "three") == one
     # A fake is done with its own boxes where its original is not part of the set, and is another result.
     run(root, tmp_path / "three", VIDEOS[2:3])
-    assert load_json(result_path(tmp_path / "three", "a_fake"))["own_boxes"]
+    assert PreparedFolder(tmp_path / "three").result("a_fake")["own_boxes"]
 
 
 def test_a_fake_whose_original_crashed_is_done_again_with_its_boxes(root, tmp_path, monkeypatch, caplog):
@@ -116,16 +117,19 @@ def test_a_fake_whose_original_crashed_is_done_again_with_its_boxes(root, tmp_pa
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "run_jobs", crash_on_a)
+        patch.setattr(extraction, "run_jobs", crash_on_a)
         (failure,) = run(root, out, videos)
     assert (failure.video_id, failure.stage, failure.reason) == (
         "a",
         "decode",
         "crash: the worker died, exit code 3",
     )
-    assert not result_path(out, "a").exists() and load_json(result_path(out, "a_fake"))["own_boxes"]
+    assert (
+        not PreparedFolder(out).result_path("a").exists()
+        and PreparedFolder(out).result("a_fake")["own_boxes"]
+    )
     assert "1 fakes have boxes of their own" in caplog.text
-    assert run(root, out, videos) == [] and not load_json(result_path(out, "a_fake"))["own_boxes"]
+    assert run(root, out, videos) == [] and not PreparedFolder(out).result("a_fake")["own_boxes"]
     run(root, tmp_path / "at_once", videos)
     assert tree(out) == tree(tmp_path / "at_once")
 
@@ -153,7 +157,7 @@ def test_a_hang_or_a_crash_costs_one_video(tmp_path, function, arguments, reason
     failures = run_pool(
         function,
         jobs,
-        tmp_path,
+        PreparedFolder(tmp_path),
         workers=1,
         timeout_seconds=2,
         done=lambda: ended.append(1),
@@ -174,12 +178,19 @@ def children() -> set[int]:
 def test_a_lack_that_concerns_every_video_stops_the_run(tmp_path):
     before = children()
     with pytest.raises(FileNotFoundError, match="/nowhere"):
-        run_pool(os.stat, [(video("a"), ("/nowhere",))], tmp_path, workers=1, timeout_seconds=30, done=int)
+        run_pool(
+            os.stat,
+            [(video("a"), ("/nowhere",))],
+            PreparedFolder(tmp_path),
+            workers=1,
+            timeout_seconds=30,
+            done=int,
+        )
     with pytest.raises(ImportError, match="no_such_library"):
         run_pool(
             __import__,
             [(video("a"), ("no_such_library",))],
-            tmp_path,
+            PreparedFolder(tmp_path),
             workers=1,
             timeout_seconds=30,
             done=int,
@@ -262,10 +273,10 @@ def test_every_library_says_that_the_disk_is_full(library, tmp_path):
 
 def test_a_fake_never_takes_boxes_that_are_not_those_of_its_original(tmp_path, monkeypatch):
     """Where storage is shared badly, a node may see an older result."""
-    monkeypatch.setattr(batch, "STORAGE_SECONDS", 0.1)
+    monkeypatch.setattr(extraction, "STORAGE_SECONDS", 0.1)
     (tmp_path / "work").mkdir()
     result = {"stream": {"fps": 30.0}, "tracks": [{"track_id": "a_00"}]}
-    result_path(tmp_path, "a").write_text(json.dumps(result))
-    assert batch._source(tmp_path, "a", batch._digest(result)) == result
+    PreparedFolder(tmp_path).result_path("a").write_text(json.dumps(result))
+    assert extraction._source(PreparedFolder(tmp_path), "a", extraction._digest(result)) == result
     with pytest.raises(OSError, match=r"work/a.json is not what was written there"):
-        batch._source(tmp_path, "a", "another")
+        extraction._source(PreparedFolder(tmp_path), "a", "another")

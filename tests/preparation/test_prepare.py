@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfdc_video.folders.prepared import Manifest, read_list, track_from_row
+from dfdc_video.folders.lists import read_list
+from dfdc_video.folders.manifest import Manifest, track_from_row
+from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.media.reader import iter_frames, probe
 from dfdc_video.media.writer import VideoWriter
 from dfdc_video.preparation.prepare import prepare
@@ -64,7 +66,7 @@ def test_tables_and_files_agree(prepared, synthetic_root):
     assert {p for p in on_disk if p.split("/")[1] not in set(removed["video_id"])} == set(tracks["crop_path"])
     listed = [p for s in ("train", "val", "test") for p, _ in read_list(prepared.root / f"{s}.csv")]
     assert sorted(listed) == sorted(tracks["crop_path"])
-    assert tables(Manifest.load(prepared.root)) == tables(prepared)
+    assert tables(load_prepared(prepared.root)) == tables(prepared)
 
 
 def test_fakes_are_aligned_with_their_originals(prepared):
@@ -287,7 +289,7 @@ def test_a_leak_in_an_official_split(raw, tmp_path):
     # nothing was finished: still open
     allowed = prepare("folder", tmp_path / "raw", tmp_path / "out", **settings, allow_leaks=("group",))
     assert len(made) == 2 and {p: p.stat().st_mtime_ns for p in made} == made
-    assert Manifest.load(allowed.root).summary["allowed_leaks"] == ["group"]
+    assert load_prepared(allowed.root).summary["allowed_leaks"] == ["group"]
 
 
 def test_near_duplicates_stay_together(raw, tmp_path):

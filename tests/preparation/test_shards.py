@@ -1,4 +1,4 @@
-"""parts.py and finish.py: pieces made anywhere give the data set that one run gives, and one set of faces
+"""shards.py and assemble.py: parts made anywhere give the data set that one run gives, and one set of faces
 gives many splits.
 """
 
@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from dfdc_video.cli import main
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.preparation.assemble import merge_parts
 from dfdc_video.preparation.prepare import prepare
-from dfdc_video.preparation.shards import in_part, record_path, resolve_sources
+from dfdc_video.preparation.shards import in_part, resolve_sources
 from dfdc_video.records import Video
 
 SETTINGS = {"size": 64, "ratios": (0.5, 0.25, 0.25), "every": 6}
@@ -126,7 +126,7 @@ def test_one_folder_at_a_time_on_a_small_disk(synthetic_root, whole, tmp_path):
     # nothing is fetched again
     assert prepare("dfdc", root, tmp_path / "out", **SETTINGS, **settings).split_hash == manifest.split_hash
     assert sorted(log.read_text().split()) == sorted([*names, "nowhere"])
-    record = record_path(manifest.root, names[0])
+    record = manifest.root / "records" / f"{names[0]}.json"
     failure = {
         "video_id": "x",
         "path": f"{names[0]}/x.mp4",
@@ -135,7 +135,7 @@ def test_one_folder_at_a_time_on_a_small_disk(synthetic_root, whole, tmp_path):
     }
     record.write_text(json.dumps({**json.loads(record.read_text()), "failures": [failure]}))
     assert_same(prepare("dfdc", root, tmp_path / "out", **SETTINGS, **settings).root, whole)
-    assert log.read_text().split()[-1] == names[0], "a folder with failures is brought again"
+    assert log.read_text().split()[-1] == names[0], "a folder with failures is downloaded again"
 
 
 def test_prepared_halves_become_one_set(synthetic_root, whole, tmp_path):
@@ -174,14 +174,14 @@ def test_the_same_faces_in_another_split(whole, tmp_path):
             str(fold),
         ]
         assert main(words) == 0
-        manifest = Manifest.load(out)
+        manifest = load_prepared(out)
         assert (
             manifest.summary["split_rule"] == "kfold" and manifest.summary["split_settings"]["fold"] == fold
         )
         first = manifest.tracks["crop_path"].iloc[0]
         assert (out / first).samefile(whole / first)
         tests.append(set(manifest.videos_of("test")["video_id"]))
-    assert set.union(*tests) == set(Manifest.load(whole).videos["video_id"]) and sum(map(len, tests)) == len(
+    assert set.union(*tests) == set(load_prepared(whole).videos["video_id"]) and sum(map(len, tests)) == len(
         set.union(*tests)
     )
     assert outputs(whole) == before

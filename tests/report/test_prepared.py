@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from html_pages import PageReader
 
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 from dfdc_video.report import prepared, sheets
 from dfdc_video.report.prepared import write_summary
 
@@ -83,7 +83,7 @@ def root(write_prepared, tmp_path_factory):
 @pytest.fixture
 def manifest(root):
     """Ten videos in pairs; face sizes 20, 40, 60, … px and confidences 0.9, 0.8, … in the order of track_id."""
-    made = Manifest.load(root)
+    made = load_prepared(root)
     tracks = made.tracks.sort_values("track_id").reset_index(drop=True)
     boxes = [np.tile(np.float32([0, 0, 10, 20 * (n + 1)]), 24).tolist() for n in range(len(tracks))]
     rates, confidences = (
@@ -114,7 +114,7 @@ def show(manifest, results, tmp_path):
 
     def write(entries=None, *, manifest=manifest, results=results, quarantine=QUARANTINE):
         manifest = replace(manifest, summary=manifest.summary | (entries or {}))
-        path = write_summary(tmp_path, manifest, results, quarantine)
+        path = write_summary(PreparedFolder(tmp_path), manifest, results, quarantine)
         assert path == tmp_path / "summary.html"
         return path.read_text(encoding="utf-8")
 

@@ -151,16 +151,18 @@ def test_pretrained_arms_start_from_a_run_of_other_classes(write_prepared, prepa
     """Weights of a network for three classes: all but its head is taken over, and the seed decides what the
     new head is.
     """
-    from dfdc_video.folders.prepared import Manifest
+    from dfdc_video.folders.manifest import Manifest
+    from dfdc_video.folders.prepared import load_prepared, save_prepared
 
     root = write_prepared(tmp_path / "p", per_split={"train": 3, "val": 3, "test": 3})
-    manifest = Manifest.load(root)
-    Manifest(
+    manifest = load_prepared(root)
+    changed = Manifest(
         root,
         manifest.videos.assign(label=[n % 3 for n in range(len(manifest.videos))]),
         manifest.tracks,
         manifest.summary,
-    ).write()
+    )
+    save_prepared(changed)
     report = train(
         resolve("slowfast_small", overrides=[*QUICK, "DATA.PATH", str(root)]),
         tmp_path / "three",

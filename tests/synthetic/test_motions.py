@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dfdc_video.cli import main
-from dfdc_video.folders.prepared import Manifest
+from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.media.reader import probe
 from dfdc_video.preparation.splits import assign_groups
 from dfdc_video.registry import DATASETS
@@ -61,7 +61,7 @@ def test_the_kinetics_reader_reads_it_as_it_is(motions, root):
 def test_preparing_by_the_lists_keeps_people_apart(root, tmp_path):
     words = f"prepare kinetics --root {root} --out {tmp_path / 'out'} --split official".split()
     assert main([*words, *"--size 32 --every 3 --workers 1".split()]) == 0
-    manifest = Manifest.load(tmp_path / "out")
+    manifest = load_prepared(tmp_path / "out")
     videos = manifest.videos.assign(person=manifest.videos["video_id"].str.split("_").str[0])
     assert videos.groupby("person")["split"].nunique().tolist() == [1, 1, 1]
     assert videos["split"].nunique() == 3

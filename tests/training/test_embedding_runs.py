@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dfdc_video.data.dataset import ClipDataset
+from dfdc_video.folders.cache import Arrays
 from dfdc_video.runs.build import build_data, clip_spec, load_manifest, model_of
 from dfdc_video.runs.checks import check
 from dfdc_video.runs.run import load_model, score, train
@@ -156,6 +157,6 @@ def test_an_epoch_reads_no_video(frame_checkpoint, small_config, root, monkeypat
 
     monkeypatch.setattr(dataset, "read_frames", never)
     data = build_data(cfg, load_manifest(cfg))
-    data.embeddings = next((root / "cache" / "embeddings").iterdir())
+    data.embeddings = Arrays(next((root / "cache" / "embeddings").iterdir()))
     batches = list(data.train_dataloader())
     assert sum(len(b["label"]) for b in batches) == 16 and batches[0]["embeddings"].ndim == 3
