@@ -104,9 +104,15 @@ def filled(words: list[str]) -> list[str]:
     return words
 
 
-def command_problem(parser: argparse.ArgumentParser, words: list[str], added: dict[str, str]) -> str:
-    """Why a command of a page (without the program) cannot be right, or nothing. `added` are files that the
-    page itself shows, path -> content.
+def added_names(text: str) -> set[str]:
+    """Components and configs that a page adds: names that its snippets register, and files that it shows."""
+    registered = re.findall(r'^@[A-Z]+\.register\(name="(\w+)"\)', text, re.MULTILINE)
+    return {*registered, *(Path(name).stem for name in files(text))}
+
+
+def command_problem(parser: argparse.ArgumentParser, words: list[str], added: set[str]) -> str:
+    """Why a command of a page (without the program) cannot be right, or nothing. `added` are names that the
+    page itself adds.
     """
     if " ".join(words) in NOT_COMMANDS or (len(words) == 1 and words[0] in verbs_of(parser)):
         return ""  # a verb that is spoken of
@@ -117,12 +123,8 @@ def command_problem(parser: argparse.ArgumentParser, words: list[str], added: di
         return f"{' '.join(words)}: does not parse"
     if extra:
         return f"{' '.join(words)}: unknown option {extra[0]}"
-    named_by_page = {
-        *(Path(name).stem for name in added),
-        *(Path(name).parent.name for name in added if name.endswith("reader.py")),
-    }
-    if any(word in named_by_page for word in words):
-        return ""  # followed to the letter by test_recipes
+    if any(word in added for word in words):
+        return ""  # of docs/extending.md, test_recipes runs them
     try:
         check_names(args)
     except (ValueError, OSError) as error:
@@ -274,7 +276,7 @@ def link_problem(page: Path, link: str) -> str:
 
 def problems(parser: argparse.ArgumentParser, page: Path, text: str) -> Iterator[str]:
     """Everything that is wrong on a page."""
-    added = files(text)
+    added, shown = added_names(text), files(text)
     for block in blocks(text):
         for words in commands(block):
             yield command_problem(parser, words[1:], added)
@@ -285,7 +287,7 @@ def problems(parser: argparse.ArgumentParser, page: Path, text: str) -> Iterator
     for code in inline(text):
         if code.startswith("dfdc-video "):
             yield command_problem(parser, shlex.split(code)[1:], added)
-        elif code not in added:
+        elif code not in shown:
             yield inline_problem(parser, code)
     for link in LINK.findall(text):
         yield link_problem(page, link)
