@@ -93,7 +93,7 @@ class Track:
     boxes_px: np.ndarray = field(repr=False, compare=False)  # (N, 4) x0, y0, x1, y1, one per source frame
     timestamps_seconds: np.ndarray = field(repr=False, compare=False)  # (N,) of the source video
     confidence: float = 0.0  # mean over the detections of the track
-    # share of the frames looked at, from the first to the last detection, on which the face was found
+    # share of the detection frames, from the first to the last detection, on which the face was found
     detection_rate: float = 1.0
     crop_path: str = ""  # face video (or a folder of PNG files), relative to the prepared folder, POSIX
     # fixed square box (for other crops: the one over all frames), may reach over the edge

@@ -8,7 +8,15 @@ import re
 from pathlib import Path, PurePosixPath
 
 from dfdc_video.media.reader import VIDEO_SUFFIXES
-from dfdc_video.preparation.reading import chosen, list_files, load_json, mask_at, refuse, usable, video_id_of
+from dfdc_video.preparation.reading import (
+    chosen,
+    list_files,
+    mask_at,
+    read_metadata,
+    refuse,
+    usable,
+    video_id_of,
+)
 from dfdc_video.records import SPLIT_NAMES, Rejection, Video
 from dfdc_video.registry import DATASETS
 
@@ -70,7 +78,7 @@ def _official(root: Path) -> tuple[dict[str, set[str]], list[Rejection]]:
         path = next((p for p in places if p.is_file()), None)
         if path is None:
             continue
-        pairs = load_json(path)
+        pairs = read_metadata(path)
         if not isinstance(pairs, list):
             raise ValueError(f'{path}: expected pairs, as [["071", "054"], ...]')
         for pair in pairs:

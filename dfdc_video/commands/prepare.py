@@ -132,6 +132,8 @@ def print_manifest(manifest: Any) -> int:
         f"{manifest.split_hash}"
     )
     print("  " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    from dfdc_video.folders.prepared import PreparedFolder
+
     refused = sum(manifest.summary["quarantine"].values())
-    print(f"  {refused} entries in quarantine.csv; {manifest.root / 'summary.html'} shows the set")
+    print(f"  {refused} entries in quarantine.csv; {PreparedFolder(manifest.root).page_path} shows the set")
     return 0

@@ -1,8 +1,9 @@
 """The owner of the cache in a prepared folder: arrays that training computes from face videos once.
 
-cache/<height>x<width>/<track_id>.npy      (N, height, width, 3) uint8: every frame at the size of a clip
-cache/<height>x<width>/<track_id>_mask<threshold>.npy    (N, height, width) uint8: its difference mask, 0 and 255
-cache/embeddings/<key>/<track_id>.npy      (N, D) float16: per-frame embeddings of a frozen network
+Below cache/:
+    <height>x<width>/<track_id>.npy                  (N, height, width, 3) uint8, frames at clip size
+    <height>x<width>/<track_id>_mask<threshold>.npy  (N, height, width) uint8, its difference mask
+    embeddings/<key>/<track_id>.npy                  (N, D) float16, per-frame embeddings of a frozen network
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The owner of the image trees in a prepared folder: face images for image classifiers.
 
-<split>/<class>/<video_id>_<track>_<frame>.jpg   torchvision's ImageFolder and its kin read the folder of a split
-index.csv                                        a row per image; there once all images are
+<split>/<class>/<video_id>_<track>_<frame>.jpg   torchvision's ImageFolder reads the folder of a split
+index.csv                                        a row per image; written once all images are there
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ImageTree:
         return path.is_file() and path.read_bytes() == index.encode()
 
     def begin(self, wanted: Collection[str]) -> None:
-        """Remove the index, the images that are not `wanted`, what a killed run has left, and folders that this
+        """Remove the index, images that are not `wanted`, what a killed run has left, and folders that this
         empties.
         """
         self.root.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class ImageTree:
                 Path(parent).rmdir()
 
     def add_class(self, split: str, name: str) -> None:
-        """A class may have no image in a split: without its folder, ImageFolder would renumber the others."""
+        """Make a class, also one without images: without its folder ImageFolder would renumber the others."""
         (self.root / split / name).mkdir(parents=True, exist_ok=True)
 
     def modified(self, image: str) -> int:

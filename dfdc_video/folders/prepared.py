@@ -1,17 +1,20 @@
 """The owner of a prepared folder: the only code that knows the names of what lies in it.
 
-settings.json             what the folder was made with; other settings need another folder
-records/<part>.json       videos, refusals, content hashes and failures of one part: "all", "2-of-8", or the name of a folder of the raw data
-hashes/<part>.json        size, modification time and content hash of every raw file, by path
-work/<video_id>.json      the result of one video; there once the video is done
-tracks/<video_id>/        <track_id>.mp4 (or a folder of PNG files), _landmarks.npz and _mask.mp4 beside it
-manifest.parquet          a row per video      tracks.parquet   a row per track
-train.csv val.csv test.csv                     Kinetics-style lists (`folders.lists`)
-quarantine.csv            everything that was refused, with stage and reason
-leak_audit.json  summary.json  summary.html    what lies in several splits; counts and settings; the same as a page
-kitti/<video_id>.txt      boxes as KITTI tracking labels
-frames/                   image trees (`folders.images`)
-cache/                    what training computes from the face videos (`folders.cache`)
+settings.json           what the folder was made with; other settings need another folder
+records/<part>.json     videos, refusals, content hashes and failures of one part: "all", "2-of-8", or the
+                        name of a folder of the raw data
+hashes/<part>.json      size, modification time and content hash of every raw file, by path
+work/<video_id>.json    the result of one video; written once the video is done
+tracks/<video_id>/      <track_id>.mp4 (or a folder of PNG files), with _landmarks.npz and _mask.mp4
+manifest.parquet        a row per video
+tracks.parquet          a row per track
+<split>.csv             Kinetics-style lists of train, val and test (`folders.lists`)
+quarantine.csv          everything that was refused, with stage and reason
+leak_audit.json         what lies in more than one split
+summary.json            counts and settings; summary.html is the same and more as a page
+kitti/<video_id>.txt    boxes as KITTI tracking labels
+frames/                 image trees (`folders.images`)
+cache/                  what training computes from the face videos (`folders.cache`)
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ NAMES = (
 
 
 def face_video_path(video_id: str, track_id: str, *, suffix: str = ".mp4") -> str:
-    """Where the face video of a track is, relative to its prepared folder; without a suffix a folder of images."""
+    """The path of a track's face video in its prepared folder; without a suffix it is a folder of images."""
     return f"{TRACKS}/{video_id}/{track_id}{suffix}"
 
 
@@ -79,7 +82,7 @@ def differences(before: dict[str, Any], settings: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class PreparedFolder:
-    """A folder that `dfdc-video prepare` makes, or a part of one. Every file is written whole or not at all."""
+    """A folder that `dfdc-video prepare` makes, or a part of one. Files are written whole or not at all."""
 
     root: Path
 
@@ -88,8 +91,8 @@ class PreparedFolder:
     def claim(self, settings: dict[str, Any], *, open_until_done: Collection[str] = ()) -> None:
         """Write the settings of a new folder; ValueError where it was made with others, or by something else.
 
-        Settings of `open_until_done` may change as long as there are no tables: a split that was refused in the
-        end costs no extraction.
+        Settings of `open_until_done` may change as long as there are no tables: after a split that was
+        refused nothing needs to be extracted again.
         """
         if self.root.exists() and not self.root.is_dir():
             raise ValueError(f"{self.root} is a file; --out is a folder")
@@ -100,20 +103,21 @@ class PreparedFolder:
             before |= {name: settings[name] for name in still_open}
             if differing := differences(before, settings):
                 raise ValueError(
-                    f"{self.root} was prepared with other settings ({differing}); use the same ones or another "
-                    f"--out. For another split of the same faces: `dfdc-video merge {self.root} --out NEW "
-                    "--split …`"
+                    f"{self.root} was prepared with other settings ({differing}); use the same ones or "
+                    f"another --out. For another split of the same faces: `dfdc-video merge {self.root} "
+                    "--out NEW --split …`"
                 )
         # a killed run may have left the unfinished file of its settings, and nothing else
         elif self.root.is_dir() and any(p != partial_path(path) for p in self.root.iterdir()):
             raise ValueError(
-                f"{self.root} is not empty and was not made by `dfdc-video prepare`; give a new folder as --out"
+                f"{self.root} is not empty and was not made by `dfdc-video prepare`; give a new folder as "
+                "--out"
             )
         self.root.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(settings, indent=2) + "\n")
 
     def settings(self) -> dict[str, Any]:
-        """What the folder was made with. FileNotFoundError where it is none, ValueError for a damaged file."""
+        """What the folder was made with. FileNotFoundError without such a file, ValueError if damaged."""
         path = self.root / SETTINGS
         if not path.is_file():
             raise FileNotFoundError(
@@ -183,7 +187,7 @@ class PreparedFolder:
         self.result_path(video_id).unlink(missing_ok=True)
         shutil.rmtree(self.root / TRACKS / video_id, ignore_errors=True)
 
-    # the tables, and what is told about them
+    # the tables and reports
 
     def load(self, *, boxes: bool = True) -> Manifest:
         """Its tables. Without `boxes` the large columns that training does not need stay on disk.
@@ -254,7 +258,7 @@ class PreparedFolder:
     def images(self) -> ImageTree:
         return ImageTree(self.root / IMAGES)
 
-    # other folders of the kind
+    # other prepared folders
 
     def take_over(self, sources: Sequence[PreparedFolder]) -> None:
         """Take records, results and face videos of other folders: as hard links, or as copies on another file

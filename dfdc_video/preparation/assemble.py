@@ -52,8 +52,8 @@ MISSING: dict[str, Any] = {
 
 
 def assemble(folder: PreparedFolder, settings: FinishingSettings) -> Manifest:
-    """Gather the parts and results in a folder into tables, and return the manifest. Only files that change are
-    written.
+    """Gather the parts and results in a folder into tables, and return the manifest. Files that would not
+    change are left alone.
 
     Raises ValueError where a part is missing, no face was found, or a split leaks and `allow_leaks` does not
     name the kind.
@@ -201,7 +201,7 @@ def _near_duplicates(
 def _split(
     videos: list[Video], near: Sequence[tuple[str, str, float]], settings: FinishingSettings
 ) -> tuple[list[Video], str]:
-    """Group and split; a set that holds nothing but test videos stays so. Returns the rule that was used, too."""
+    """Group and split, unless all videos are test videos. Returns the rule that was used, too."""
     if settings.split == "group" and all(v.split == "test" for v in videos):
         log.info("every video is in split test: no split was made")
         return assign_groups(videos, by="original"), "official"

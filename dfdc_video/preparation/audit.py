@@ -1,4 +1,4 @@
-"""Does anything that belongs together lie in two splits? A test score means little where it does."""
+"""Leak audit: what belongs together and lies in more than one split, so that test scores are too good."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dfdc_video.records import SPLIT_NAMES, Video
 from dfdc_video.registry import nearest
 
 KINDS = ("original", "group", "identity", "near_duplicate", "content")
-NOUNS = dict(
+UNITS = dict(
     zip(
         KINDS,
         ("originals with their fakes", "groups", "people", "near-duplicate pairs", "equal files"),
@@ -31,8 +31,8 @@ def audit(
     `near` are pairs of near-duplicates with their distance, `hashes` content hashes by video_id. A kind's
     entry counts the units that have two videos or more (`compared`), those that lie in several splits
     (`leaking`) and their videos, and gives up to 10 `examples`, each a unit and one video_id per split.
-    `unknown` of identity counts the videos that name no people: of them nothing can be said. Videos in no
-    split leak nothing.
+    `unknown` of identity counts the videos that name no people, which cannot be compared. Videos in no split
+    are left out.
     """
     by_id = {v.video_id: v for v in videos if v.split}
     units: dict[str, dict[str, set[str]]] = {kind: defaultdict(set) for kind in KINDS}
@@ -67,11 +67,11 @@ def _count(units: Mapping[str, set[str]], by_id: Mapping[str, Video]) -> dict[st
 
 
 def _line(kind: str, found: Mapping[str, Any]) -> str:
-    """One kind's leak in words: how many, and the first."""
+    """The leak of one kind as text: how many, and the first."""
     example = found["examples"][0]
     where = ", ".join(f"{video_id} in {split}" for split, video_id in example["splits"].items())
     counts = (
-        f"{found['leaking']} of {found['compared']} {NOUNS[kind]} in more than one split, "
+        f"{found['leaking']} of {found['compared']} {UNITS[kind]} in more than one split, "
         f"{found['videos']} videos"
     )
     return f"{kind}: {counts}; first {example['unit'][:80]}: {where}"
@@ -97,10 +97,10 @@ def check_audit(audit: Mapping[str, Any], allowed: Iterable[str]) -> None:
 
 
 def format_audit(audit: Mapping[str, Any]) -> str:
-    """A few lines for the terminal: the leaks, or none; and what is not known."""
+    """The leaks and what is not known, as a few lines for the terminal."""
     lines = [_line(kind, audit[kind]) for kind in KINDS if audit[kind]["leaking"]]
     compared = ", ".join(
-        f"{audit[kind]['compared']} {NOUNS[kind]}" for kind in KINDS if audit[kind]["compared"]
+        f"{audit[kind]['compared']} {UNITS[kind]}" for kind in KINDS if audit[kind]["compared"]
     )
     text = (
         "leak audit:" + "".join(f"\n  {line}" for line in lines)

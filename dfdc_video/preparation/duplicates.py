@@ -1,6 +1,4 @@
-"""The same content twice: equal files, fakes that show what their original shows, and near-duplicates by
-perceptual hashes.
-"""
+"""Duplicates: equal files, fakes with their original's frames, and near-duplicates by perceptual hash."""
 
 from __future__ import annotations
 
@@ -14,32 +12,32 @@ import numpy as np
 
 from dfdc_video.records import Rejection, Video
 
-# empty files have nothing in common: they stay here, and fail when they are decoded
+# empty files are no duplicates: they are kept here, and fail when they are decoded
 EMPTY = hashlib.sha256().hexdigest()
-# Grey levels of the block of a face video that differs most, as `difference` says. Measured at the default
-# quality: the same frames 0; re-encoded at CRF 18 2.4 to 5.2, CRF 23 2.7 to 7.9, CRF 28 3.1 to 10.2 (drawn
-# people and real footage), CRF 35 5.5 to 22; the faintest of 660 drawn fakes 11.7, 14.1, 14.5. To lose a fake
-# that can be seen is worse than to keep a re-encoded one that cannot.
+# A threshold for `difference`: grey levels of the block of a face video that differs most. Measured at the
+# default quality: the same frames 0; re-encoded at CRF 18 2.4 to 5.2, CRF 23 2.7 to 7.9, CRF 28 3.1 to 10.2
+# (synthetic people and real footage), CRF 35 5.5 to 22; the faintest of 660 synthetic fakes 11.7, 14.1, 14.5.
+# Losing a visible fake is worse than keeping a re-encoded original that is labelled fake.
 EQUAL_BELOW = 8.0
 NUM_FRAMES, BITS = 8, 64  # hashes of a signature, bits of a hash
-MIN_FRAMES = 6  # with features, of a signature that is compared: two such ones always share four
+MIN_FRAMES = 6  # frames with features of a signature that is compared: any two such signatures share four
 BLOCK = 2048
 
 
 def exact_duplicates(
     videos: Sequence[Video], hashes: Mapping[str, str]
 ) -> tuple[list[Video], list[Rejection]]:
-    """Keep the first of equal files, by path, and refuse the others; fakes of one that goes name the one that
-    stays as their original.
+    """Keep the first of equal files, by path, and refuse the others; fakes of a refused one get the one that
+    is kept as their original.
 
-    Where equal files have different labels nobody knows which is right: all of them are refused. `hashes` are
-    content hashes by video_id; a video without one has no equal.
+    Equal files with different labels are all refused, since it is unknown which label is right. `hashes` are
+    content hashes by video_id; a video without one has no duplicate.
     """
     same: dict[str, list[Video]] = defaultdict(list)
     for v in sorted(videos, key=lambda v: (v.path, v.video_id)):
         same[hashes.get(v.video_id, EMPTY)].append(v)
     same.pop(EMPTY, None)
-    stays: dict[str, str] = {}  # of what is refused: the one that stays, or nothing
+    stays: dict[str, str] = {}  # refused video -> the one that is kept, or nothing
     rejections = []
     for copies in same.values():
         contradictory = len({v.label for v in copies}) > 1
@@ -65,10 +63,10 @@ def exact_duplicates(
 
 def equal_fakes(videos: Sequence[Video], results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Fakes whose face videos differ from their original's by less than EQUAL_BELOW: only the sound is fake,
-    and the label is noise.
+    and the label is noise for a model of frames.
 
-    `results` are the extraction results by video_id; without a `difference` (no original, or boxes of its
-    own) nothing is said of a fake.
+    `results` are the extraction results by video_id; a fake without a `difference` (no original, or boxes of
+    its own) is not judged.
     """
     found = {
         v.video_id: results.get(v.video_id, {}).get("difference")
@@ -90,7 +88,7 @@ def near_duplicates(
     A signature is the 64-bit perceptual hashes (16 hex digits) of 8 evenly spaced frames; the distance of two
     videos is the mean number of bits by which their frames differ, 0 to 64. Frames without features (black,
     one colour) hash to almost nothing and would make all dark videos equal: they are left out, and so are
-    videos with fewer than 6 other frames. Measured on drawn talking heads: copies re-encoded (CRF 40),
+    videos with fewer than 6 other frames. Measured on synthetic talking heads: copies re-encoded (CRF 40),
     halved, brightened, at half the frame rate or trimmed by 5 of 90 frames 0 to 4.3; the same scene with
     other movements from 3.3 up (median 9); other people from 6.5 up (11,175 pairs, median 31). Cropped,
     mirrored and further shifted copies are not found. Every pair is compared, by matrix products of ±1 bits
@@ -138,8 +136,8 @@ def near_duplicates(
 def _alike(
     bits: np.ndarray, featured: np.ndarray, max_distance: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices (i < j) of pairs at about `max_distance` or less, block by block; a rounding error more, never
-    less.
+    """Indices (i < j) of the pairs within `max_distance`, block by block, and of pairs that exceed it by a
+    rounding error.
 
     The product of two rows of ±1 is (equal − differing bits) over the frames that both have; 8 columns more
     subtract the least product that their number of shared frames asks for.

@@ -45,8 +45,8 @@ def _digest(result: dict[str, Any] | None) -> str:
 def _keys(
     folder: PreparedFolder, videos: Sequence[Video], hashes: dict[str, str], ids: set[str]
 ) -> dict[str, tuple[str, str, str]]:
-    """What each result depends on: the content of the video, that of its original, and the boxes that it takes
-    over from there.
+    """What each result depends on: the content of the video, that of its original, and the boxes that it
+    takes over.
     """
     digests = {source: _digest(folder.result(source)) for source in {v.source_id for v in videos} & ids}
     return {
@@ -112,8 +112,8 @@ def _extract_one(
 
 
 def _source(folder: PreparedFolder, video_id: str, digest: str) -> dict[str, Any]:
-    """The result of an original that has this digest: on shared storage it may become visible a while after it
-    was written.
+    """The result of an original that has this digest: on shared storage it may become visible some time after
+    it was written.
     """
     deadline = time.monotonic() + STORAGE_SECONDS
     while _digest(result := folder.result(video_id)) != digest:

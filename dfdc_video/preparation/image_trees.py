@@ -34,11 +34,11 @@ def write_images(
 
     The images of a video are spread evenly over all frames of all its tracks; a video with fewer frames gives
     every frame once. Classes are named real and fake, or are the class numbers, padded so that they sort by
-    number; note that ImageFolder numbers folders by alphabet, which makes fake 0 and real 1. `frame` counts
-    in the source video, so that an equal number is the same moment of a fake and its original. An
-    image that is there is not decoded again unless its face video is younger; other images are removed. 10 per real
-    and 2 per fake video balance DFDC, which has some five fakes for every real video. Raises ValueError for a
-    face video that cannot be read; what is done until then is kept.
+    number; note that ImageFolder numbers folders alphabetically, which makes fake 0 and real 1. `frame`
+    counts in the source video, so that an equal number is the same moment of a fake and its original. An
+    image that is there is not decoded again unless its face video is younger; other images are removed. 10
+    per real and 2 per fake video balance DFDC, which has about five fakes for every real video. Raises
+    ValueError for a face video that cannot be read; what was written before is kept.
     """
     if suffix not in ("jpg", "png"):
         raise ValueError(f"image format {suffix!r}: expected jpg or png")

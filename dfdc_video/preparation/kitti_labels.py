@@ -17,8 +17,8 @@ def write_kitti(folder: PreparedFolder, videos: pd.DataFrame, tracks: pd.DataFra
     """Write the boxes of every video as KITTI tracking labels, one line per box, by frame and then by track.
 
     Tracks count from 0 in the order of track_id, the score is the track's confidence, and what a 2D box does
-    not know has KITTI's own placeholder. A video without a face has an empty file, an unreadable one has none.
-    Files of other videos are removed, and files that would not change are left alone.
+    not know has KITTI's own placeholder. A video without a face has an empty file, an unreadable one has
+    none. Files of other videos are removed, and files that would not change are left alone.
     """
     columns = ["video_id", "track_id", "start_frame", "confidence", "boxes_px"]
     rows_of: dict[str, list[tuple[Any, ...]]] = {}

@@ -1,7 +1,7 @@
-"""What the readers of data sets share: names that cannot lead astray, ids, and metadata with clear errors.
+"""What the readers of data sets share: safe names, ids, and metadata with clear errors.
 
-Names in metadata come from strangers: none of them is opened before `usable` has agreed. Ids come from a
-video's own path alone, so that any subset of a data set gives the same ones.
+Names in metadata are untrusted input: none of them is opened before `usable` has accepted it. An id comes
+from the video's own path alone, so that any subset of a data set gives the same ones.
 """
 
 from __future__ import annotations
@@ -28,14 +28,12 @@ CONTROL = ("Cc", "Cs", "Zl", "Zp")
 
 
 class Repeated(list):
-    """The different values of a key that a JSON object names more than once; plain `json` would keep the
-    last.
-    """
+    """The different values of a key that a JSON object has more than once; plain `json` keeps the last."""
 
 
-def load_json(path: Path) -> Any:
-    """A JSON file; keys that occur twice with different values give a `Repeated`. ValueError names the file
-    and what is wrong.
+def read_metadata(path: Path) -> Any:
+    """The content of a JSON file. Keys that occur twice with different values give a `Repeated`. ValueError
+    for a damaged file.
     """
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -56,7 +54,7 @@ def load_table(path: Path, example: str) -> dict[str, list[dict[str, Any]]]:
     """A JSON file of {name: {...}}: every entry that is given for a name. `example` is what the error says
     was expected.
     """
-    raw = load_json(path)
+    raw = read_metadata(path)
     table = (
         {k: list(v) if isinstance(v, Repeated) else [v] for k, v in raw.items()}
         if isinstance(raw, dict)
@@ -69,7 +67,7 @@ def load_table(path: Path, example: str) -> dict[str, list[dict[str, Any]]]:
 
 def load_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers from 1."""
-    lines = _text(path).split("\n")  # not splitlines: a name may hold what that takes for the end of a line
+    lines = _text(path).split("\n")  # not splitlines: a name may contain other line separators
     return [(number, line.strip(" \t\r")) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
@@ -105,9 +103,7 @@ def _text(path: Path) -> str:
 
 
 def values(entries: Iterable[dict[str, Any]], key: str) -> list[Any]:
-    """Everything that the entries of one name say under `key`, but for null and NaN (which pandas writes for
-    it).
-    """
+    """All values of `key` in the entries of one name, except null and NaN (which pandas writes for it)."""
     given = [v for e in entries for v in (e[key] if isinstance(e.get(key), Repeated) else [e.get(key)])]
     return [v for v in given if v is not None and v == v]
 
@@ -122,7 +118,7 @@ def agreed(what: str, given: Iterable[Any]) -> Any:
 
 
 def bad_name(name: str) -> str:
-    """Why a name from metadata is refused whatever lies on the disk, or nothing."""
+    """Why a name from metadata is refused, whatever is on disk; "" where it is not."""
     pure = PurePosixPath(name)
     if not name.isprintable() and any(unicodedata.category(c) in CONTROL for c in name):
         return "bad name: control characters, or bytes that are not UTF-8"
@@ -132,13 +128,15 @@ def bad_name(name: str) -> str:
         return "bad name: empty, or not in its shortest form"
     longest = max(len(part.encode()) for part in pure.parts)
     return (
-        f"absurd name: {longest} bytes, expected at most {MAX_NAME_BYTES}" if longest > MAX_NAME_BYTES else ""
+        f"implausible name: {longest} bytes, expected at most {MAX_NAME_BYTES}"
+        if longest > MAX_NAME_BYTES
+        else ""
     )
 
 
 def usable(root: Path, relative: str) -> str:
-    """Why `relative` cannot be used as a video below `root`, or nothing: a name that leads astray, a link, no
-    regular file, missing.
+    """Why `relative` cannot be used as a video below `root`: an unsafe name, a link, no regular file,
+    missing; "" where it can.
     """
     problem = bad_name(relative)
     if problem:
@@ -162,11 +160,11 @@ def usable(root: Path, relative: str) -> str:
 
 
 def list_files(root: Path, suffixes: Sequence[str], under: str = "") -> list[str]:
-    """Paths relative to `root`, POSIX, sorted: files with one of the suffixes, and what else must not go by
-    in silence.
+    """Paths relative to `root`, POSIX, sorted, of files with one of the suffixes.
 
-    That is links to folders, which are not followed, and folders that cannot be opened: `usable` refuses them
-    by name. Hidden names (`._a.mp4` of macOS) are left out. `under` limits it to one folder.
+    Links to folders, which are not followed, and folders that cannot be opened are listed, too, so that
+    `usable` refuses them by name. Hidden names (`._a.mp4` of macOS) are left out. `under` limits the search
+    to one folder.
     """
     found = []
 
@@ -189,8 +187,8 @@ def video_id_of(relative: str) -> str:
     """An id from a path: "real/anna/a.mp4" is "real__anna__a". Different paths have different ids, also where
     case is ignored.
 
-    What does not come through unchanged (capitals, other characters, another ending than .mp4, great length)
-    gets a piece of the path's hash behind "--", which no plain path can give.
+    A path that does not become an id unchanged (capitals, other characters, another suffix than .mp4, length)
+    gets "--" and a part of its hash, which no plain path can give.
     """
     parts = PurePosixPath(relative).with_suffix("").parts
     plain = "__".join(parts)
@@ -206,8 +204,8 @@ def video_id_of(relative: str) -> str:
 
 
 def refuse(path: str, reason: str) -> Rejection:
-    """A rejection of the reading stage, its path fit for a table: what no line of text can hold is escaped,
-    what is endless is cut.
+    """A rejection of the reading stage. In its path control characters are escaped and excessive length is
+    cut.
     """
     if bad_name(path).startswith("bad name: control"):
         path = path.encode("unicode_escape").decode("ascii")
@@ -215,7 +213,7 @@ def refuse(path: str, reason: str) -> Rejection:
 
 
 def chosen(what: str, given: str | Sequence[str], known: Sequence[str]) -> list[str]:
-    """The names that a setting asks for, one or several; ValueError for one that is not known."""
+    """The names that a setting gives, one or several; ValueError for an unknown one."""
     names = [given] if isinstance(given, str) else list(dict.fromkeys(given))
     for name in names:
         if name not in known:
@@ -224,7 +222,7 @@ def chosen(what: str, given: str | Sequence[str], known: Sequence[str]) -> list[
 
 
 def mask_at(root: Path, relative: str) -> tuple[str, list[Rejection]]:
-    """The path of a mask video, or "" where there is none; one that must not be opened is refused too."""
+    """The path of a mask video, or "" where there is none, and the refusal of one that cannot be used."""
     problem = usable(root, relative)
     return "" if problem else relative, [refuse(relative, problem)] if problem and not problem.startswith(
         "missing file"
@@ -232,8 +230,8 @@ def mask_at(root: Path, relative: str) -> tuple[str, list[Rejection]]:
 
 
 def distinct(videos: Iterable[Video]) -> tuple[list[Video], list[Rejection]]:
-    """Refuse every video but the first, by path, of those that share an id: copies under one name in two
-    folders.
+    """Of videos that share an id (copies of the same name in two folders) keep the first by path and refuse
+    the others.
     """
     first: dict[str, Video] = {}
     rejections = []

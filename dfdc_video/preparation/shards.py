@@ -1,8 +1,9 @@
 """Parts (shards) of a prepared data set: what each run of `prepare` read and hashed, so that parts made
 anywhere can be put together.
 
-A part is everything ("all"), one of several ("2-of-8"), or a folder of the raw data (its name). It holds whole
-families (an original and its fakes), so that the result of a video is the same whatever the number of parts.
+A part is everything ("all"), one of several ("2-of-8"), or a folder of the raw data (its name). It holds
+whole families (an original and its fakes), so that the result of a video is the same whatever the number of
+parts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dfdc_video.records import Rejection, Video
 
 @dataclass(frozen=True)
 class Part:
-    """What one run was given. `hashes` are SHA-256 by video_id, `failures` the crashes and timeouts, which the
-    next run tries again.
+    """What one run was given. `hashes` are SHA-256 by video_id, `failures` the crashes and timeouts, which
+    the next run tries again.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Who is trained on and who is tested on. Videos of one group never lie on both sides, unless a rule says
-otherwise.
+"""Split rules: which videos are for training, validation and test. Videos of one group stay in one split,
+unless a rule says otherwise.
 
 A rule is `rule(videos, ratios, seed, *, its settings)`: videos with a group_id in, the same videos with their
-split out, in the same order. What a rule gives depends on the videos alone, not on their order. `folders`,
-`kfold`, `file` and `official` have no use for the ratios.
+split out, in the same order. The result depends on the videos alone, not on their order. `folders`, `kfold`,
+`file` and `official` ignore the ratios.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def _by_hash(names: Sequence[str], seed: int) -> list[str]:
 def _fill(
     order: Sequence[str], counts: dict[str, Counter[Hashable]], shares: Sequence[float], *, even: bool
 ) -> dict[str, int]:
-    """Group -> place: each in turn where it lessens the squared lack of its classes most; the last ones to
-    places still empty.
+    """Group -> place, greedily: each in turn goes where it reduces the squared deficit of its classes most,
+    the last ones to places that are still empty.
 
     `counts` are a group's videos by class. A class weighs by its rarity, so that a method with few videos is
     spread like one with many. `even` fills all places at one pace (chi-square); otherwise large ones are
-    filled first, until all lack the same number.
+    filled first, until all have the same deficit.
     """
     totals: Counter[Hashable] = sum(counts.values(), Counter())
     have: list[Counter[Hashable]] = [Counter() for _ in shares]
@@ -210,7 +210,7 @@ def by_folder(
     """By the number that a folder's name ends with: `ranges` for train/val/test, or for train/val.
 
     Public schemes: "0-34/35-39/40-49", "1-40/41-45/46-50" where folders count from 1, and "0-39/40-49". Every
-    folder needs a range; ranges without a folder are told of, since most people hold only some parts of DFDC.
+    folder needs a range; ranges without a folder give a warning, since many have only some folders of DFDC.
     """
     bounds = _parse_ranges(ranges)
     place: dict[str, str] = {}
@@ -270,8 +270,8 @@ def _parse_ranges(ranges: str) -> list[tuple[str, int, int]]:
 
 @SPLITS.register(name="random")
 def at_random(videos: Sequence[Video], ratios: Sequence[float], seed: int) -> list[Video]:
-    """Every video by itself, as in many published baselines. It leaks people and originals between splits;
-    warns.
+    """Every video by itself, as in many published baselines. It leaks people and originals between splits,
+    and warns about it.
     """
     _check_ratios(ratios)
     alone = [replace(v, group_id=v.video_id) for v in videos]
@@ -316,8 +316,8 @@ def from_file(
 ) -> list[Video]:
     """From a CSV with the columns video_id or path, and split, or from JSON {"video_id or path": "train", …}.
 
-    With `partial`, names that are not here and videos that are not listed are no error: such videos stay in
-    no split, and a warning counts both.
+    With `partial`, names that are not in the data set and videos that are not listed are no error: such
+    videos are in no split, and a warning counts both.
     """
     names = {name: v.video_id for v in videos for name in (v.path, v.video_id)}
     chosen: dict[str, str] = {}
@@ -373,7 +373,7 @@ def _read_file(path: str) -> list[tuple[int, str, str]]:
 
 
 def merge_test(videos: Sequence[Video]) -> list[Video]:
-    """Test becomes train, for a last fit on everything. Whoever does so marks the data set: it has no test
+    """Test becomes train, for a final fit on everything. The caller must mark the data set: it has no test
     scores any more.
     """
     return [replace(v, split="train") if v.split == "test" else v for v in videos]

@@ -1,7 +1,6 @@
-"""One self-contained summary.html of a prepared data set: what is in it, what was refused, what the faces
-look like, what leaks.
+"""The summary page of a prepared data set, one HTML file: its contents, refusals, faces and leaks.
 
-Its size does not grow with the data set: tables and sheets are cut off where they get long, and say so.
+The page does not grow with the data set: long tables and sheets are cut off, and say so.
 """
 
 from __future__ import annotations
@@ -121,13 +120,11 @@ def _overview(videos: pd.DataFrame, faces: pd.DataFrame) -> str:
 
 
 def _warnings(summary: dict[str, Any], unread: list[str]) -> list[str]:
-    """What must not be overlooked: merged splits, leaks and those that were allowed, face videos that are
-    broken.
-    """
+    """Warnings at the top of the page: merged splits, leaks, allowed leaks, unreadable face videos."""
     result = []
     if summary.get("merged"):
         result.append(
-            f"Merged: {summary['merged']}. The test videos are trained on, for a last fit; test scores of "
+            f"Merged: {summary['merged']}. The test videos are trained on, for a final fit; test scores of "
             "this data set are refused."
         )
     leaks = {kind: found for kind, found in summary.get("leak_audit", {}).items() if _leaking(found)}
@@ -145,7 +142,7 @@ def _warnings(summary: dict[str, Any], unread: list[str]) -> list[str]:
 
 
 def _cross(videos: pd.DataFrame, key: str) -> dict[str, Any]:
-    """Videos by `key` and split, with totals and shares; the rarest entries of a long table are added up."""
+    """Videos by `key` and split, with totals and shares; the rarest entries of a long table are summed."""
     splits = [s for s in (*SPLIT_NAMES, "no split") if (videos["split"] == s).any()]
     table = pd.crosstab(videos[key].replace("", "–"), videos["split"]).reindex(columns=splits, fill_value=0)
     known = ["real", "fake", *STATUSES]
@@ -177,7 +174,7 @@ def _cross(videos: pd.DataFrame, key: str) -> dict[str, Any]:
 
 
 def _by_number(name: str) -> tuple[int, str]:
-    """ "class 10" stands behind "class 9"."""
+    """A sort key that puts "class 10" after "class 9"."""
     last = name.rpartition(" ")[2]
     return (int(last) if last.isdecimal() else -1, name)
 
@@ -187,7 +184,7 @@ def _count(number: int, of: int) -> dict[str, str]:
 
 
 def _notes(summary: dict[str, Any], videos: pd.DataFrame) -> list[str]:
-    """Facts beside the counts. A face that is found more often in one class tells the class by itself."""
+    """Notes on the counts. If faces are found more often in one class, that alone gives the class away."""
     shares = (videos["status"] == "no_face").groupby(videos["class"]).mean().sort_index(ascending=False)
     notes = [f"Without a face: {(videos['status'] == 'no_face').mean():.1%} of all videos"]
     if set(shares.index) == {"real", "fake"}:
@@ -238,7 +235,7 @@ def _share(value: float) -> str:
 
 
 def _draw_detection(faces: pd.DataFrame) -> Figure | None:
-    """How many tracks there are of each face size, and how well they were found."""
+    """Number of tracks, detection rate and confidence by face size."""
     table = _by_size(faces)
     if table.empty:
         return None
@@ -300,8 +297,8 @@ def _svg(figure: Figure | None, salt: str) -> dict[str, Any] | None:
 
 
 def _quarantine(table: pd.DataFrame) -> dict[str, Any]:
-    """Refusals by stage and kind (what stands before the first colon of a reason), the most frequent first,
-    with the first examples by path.
+    """Refusals by stage and kind (the part of a reason before its first colon), the most frequent first, with
+    the first examples by path.
     """
     table = table.fillna("").astype(str).sort_values(["path", "stage", "reason"])
     kinds = table["reason"].str.split(":", n=1).str[0]
@@ -331,7 +328,7 @@ def _leaking(found: Any) -> int:
 
 
 def _audit(summary: dict[str, Any]) -> dict[str, Any]:
-    """The leak audit as a table, whatever kinds and counts it has."""
+    """The leak audit as a table, for any kinds and counts."""
     audit = {kind: found for kind, found in summary.get("leak_audit", {}).items() if isinstance(found, dict)}
     heads = list(dict.fromkeys(key for found in audit.values() for key in found if key != "examples"))
     allowed = summary.get("allowed_leaks") or []
@@ -378,7 +375,7 @@ def _times(
 
 
 def _made(summary: dict[str, Any]) -> dict[str, str]:
-    """Rule, settings and commit, a line each."""
+    """Split rule, settings and commit, a line each."""
     made = {k: summary[k] for k in ("split_rule", "split_settings") if summary.get(k)} | dict(
         summary.get("settings") or {}
     )

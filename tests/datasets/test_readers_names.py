@@ -17,9 +17,9 @@ from dfdc_video.preparation.reading import (
     distinct,
     list_files,
     load_csv,
-    load_json,
     load_lines,
     load_table,
+    read_metadata,
     refuse,
     usable,
     values,
@@ -33,7 +33,7 @@ HOSTILE = {
     **dict.fromkeys(["../../etc/passwd", "/etc/passwd", "a\\b.mp4", "C:/x.mp4"], "outside the root"),
     **dict.fromkeys(["nul\0.mp4", "new\nline.mp4", "half\ud800.mp4", "./a.mp4", "a//b.mp4", ""], "bad name"),
     **dict.fromkeys(["gone.mp4", "/".join(["d" * 200] * 30), "a.mp4/b.mp4"], "missing file"),
-    LONG: "absurd name",
+    LONG: "implausible name",
 }
 LAYOUTS = ["dfdc", "dfdcp", "ffpp", "dfd", "celebdf", "kinetics", "kinetics_lists", "folder"]
 
@@ -98,7 +98,7 @@ def test_every_value_of_a_repeated_key_is_seen(tmp_path):
 def test_damaged_json_names_its_file(tmp_path, content):
     (tmp_path / "m.json").write_bytes(content)
     with pytest.raises(ValueError, match="m.json is not .*fetch it again"):
-        load_json(tmp_path / "m.json")
+        read_metadata(tmp_path / "m.json")
 
 
 def test_lines_and_rows(tmp_path):
@@ -166,7 +166,7 @@ NAMES += [LONG, "gone.mp4", "link.mp4"]
 @pytest.mark.parametrize("layout", sorted(PLANT))
 def test_hostile_names_in_metadata_are_refused_one_by_one(miniature, tmp_path, layout):
     (tmp_path / "outside.mp4").write_bytes(b"secret")
-    kinds = {"link.mp4": "a link", "gone.mp4": "missing file", LONG: "absurd name"}
+    kinds = {"link.mp4": "a link", "gone.mp4": "missing file", LONG: "implausible name"}
     for number, name in enumerate(NAMES):
         root = miniature(layout, tmp_path / str(number))
         clean, before = read(layout, root)

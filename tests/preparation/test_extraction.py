@@ -1,4 +1,5 @@
-"""extraction.py and workers.py: what a run leaves on disk, what it does again, and what a crash leaves undone.
+"""extraction.py and workers.py: what a run writes, what it does again, and what a crash leaves undone.
+
 Real videos, real processes.
 """
 

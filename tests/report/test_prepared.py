@@ -82,7 +82,7 @@ def root(write_prepared, tmp_path_factory):
 
 @pytest.fixture
 def manifest(root):
-    """Ten videos in pairs; face sizes 20, 40, 60, … px and confidences 0.9, 0.8, … in the order of track_id."""
+    """Ten videos in pairs; face sizes 20, 40, 60, … px, confidences 0.9, 0.8, …, in the order of track_id."""
     made = load_prepared(root)
     tracks = made.tracks.sort_values("track_id").reset_index(drop=True)
     boxes = [np.tile(np.float32([0, 0, 10, 20 * (n + 1)]), 24).tolist() for n in range(len(tracks))]
@@ -235,7 +235,8 @@ def test_one_face_of_a_video_and_never_more_than_the_sheet_holds(show, manifest,
     )
     monkeypatch.setattr(sheets, "SHEET", 3)
     sections = Pictures(show(manifest=replace(manifest, tracks=tracks))).sections
-    assert [len(sections[f"{kind} faces"]) for kind in ("Smallest", "Lowest confidence", "Random")] == [3, 3, 3]
+    kinds = ("Smallest", "Lowest confidence", "Random")
+    assert [len(sections[f"{kind} faces"]) for kind in kinds] == [3, 3, 3]
 
 
 def test_a_fake_stands_beside_its_original(show, manifest):
