@@ -46,7 +46,7 @@ def make_video(path: str, identity: int, num_frames: int, height: int, width: in
     settings = {"seed": 0, "seconds": num_frames / FPS, "clip_seconds": 1.07}
     settings |= {"strength": 1.0, "spatial_strength": 1.0}
     inner = (height * 2 // 3 // 2 * 2, width * 9 // 16 // 2 * 2)
-    video = {"identity": identity, "donor": None, "second": None, "take": 0}
+    video: dict[str, Any] = {"identity": identity, "donor": None, "second": None, "take": 0}
     video |= {"fps": FPS, "method": "real", "size": inner}
     rng = np.random.default_rng(identity)
     noise = rng.normal(0, grain, (height + 64, width + 64)).astype(np.float32)

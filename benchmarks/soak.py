@@ -118,8 +118,14 @@ def make_videos(root: Path, *, num_videos: int, num_identities: int, seconds: fl
     generated video once, with its own tail.
     """
     generated = root.with_name(f"{root.name}_generated")
-    settings = {"num_identities": num_identities, "seconds": seconds, "parts": 1, "extras": False}
-    deepfakes.generate(generated, **settings, progress=lambda done, total: None)
+    deepfakes.generate(
+        generated,
+        num_identities=num_identities,
+        seconds=seconds,
+        parts=1,
+        extras=False,
+        progress=lambda done, total: None,
+    )
     (listing,) = generated.glob("*/metadata.json")
     rows = json.loads(listing.read_text()).items()
     entries = sorted(rows, key=lambda entry: (bool(entry[1].get("original")), entry[0]))  # originals first

@@ -152,10 +152,19 @@ def extract(
             started, decoded = time.perf_counter(), seconds["decode"]
             new = None if result.own_boxes else overview
             frames = store.all() if store is not None else stream_planes(path, stream, seconds, new)
-            crop_settings = {"crop": crop, "margin": margin, "size": size}
-            coding = {"format": format, "crf": crf, "gop": gop}
             write_face_videos(
-                frames, out, result.tracks, stream, overview, seconds, **crop_settings, **coding
+                frames,
+                out,
+                result.tracks,
+                stream,
+                overview,
+                seconds,
+                crop=crop,
+                margin=margin,
+                size=size,
+                format=format,
+                crf=crf,
+                gop=gop,
             )
             if original is not None and not result.own_boxes:
                 pairs = zip(result.tracks, original[1], strict=True)

@@ -79,12 +79,9 @@ def frames(scene: dict[str, Any], actors: list[Actor], sensor: np.random.Generat
         for (person, _, _), centre, moved in zip(actors, scene["centres_px"], drift, strict=True):
             person.draw_body(frame, *(centre + 0.5 * moved))
         for (person, motion, series), centre, moved in zip(actors, scene["centres_px"], drift, strict=True):
-            person.draw_head(
-                frame,
-                *(centre + moved),
-                {k: v[i] for k, v in motion.items()},
-                {k: v[i] for k, v in series.items()},
-            )
+            x_px, y_px = centre + moved
+            pose, inner = ({name: values[i] for name, values in s.items()} for s in (motion, series))
+            person.draw_head(frame, x_px, y_px, pose, inner)
         frame *= scene["gain"]
         row, column = sensor.integers(NOISE_MARGIN_PX, size=2)
         yield cv2.add(frame, noise[row : row + height_px, column : column + width_px], dtype=cv2.CV_8U)
