@@ -1,4 +1,4 @@
-"""`dfdc-video merge`: folders prepared in shards become one data set, or one data set gets another split."""
+"""`dfdc-video merge`: folders prepared in parts become one data set, or one data set gets another split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from dfdc_video.commands.prepare import add_flags, check_components, given_flags, print_manifest
 
 ORDER = 50
-HELP = "shards of `prepare` -> one data set; or another split of the same faces"
+HELP = "parts of `prepare` -> one data set; or another split of the same faces"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

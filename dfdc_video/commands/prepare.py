@@ -50,7 +50,8 @@ def add_flags(parser: argparse._ActionsContainer, group: Any, *, defaults: bool 
 
     kinds = types_of(group)
     for f in fields(group):
-        kind, flag, options = kinds[f.name], "--" + f.name.replace("_", "-"), {}
+        kind, flag = kinds[f.name], "--" + f.name.replace("_", "-")
+        options: dict[str, Any] = {}
         text = default_text(f) if defaults else ""
         if f.name.endswith("_settings"):
             flag = flag.removesuffix("settings") + "set"
