@@ -106,7 +106,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def told_when_full(out: Path) -> Iterator[None]:
+def explain_full_disk(out: Path) -> Iterator[None]:
     """Turn what a full disk raises into one line that says what to do."""
     try:
         yield

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dfdc_video.files import told_when_full
+from dfdc_video.files import explain_full_disk
 from dfdc_video.folders.manifest import (
     LARGE_COLUMNS,
     STREAM_FIELDS,
@@ -128,7 +128,7 @@ def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any
     names = names_of(FinishingSettings)
     kept = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in names}
     given = FinishingSettings(**{**kept, **finishing})
-    with told_when_full(folder.root):
+    with explain_full_disk(folder.root):
         folder.claim({**settings, **given.plain()}, open_until_done=names)
         folder.take_over(folders)
         return assemble(folder, given)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dfdc_video.faces.extract import extract
-from dfdc_video.files import is_full, told_when_full
+from dfdc_video.files import is_full, explain_full_disk
 from dfdc_video.folders.manifest import STREAM_FIELDS, track_from_row, track_row
 from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.jobs.workers import run_jobs
@@ -183,7 +183,7 @@ def extract_all(
     )
     failures: list[Rejection] = []
     per_video = settings.extraction()
-    with told_when_full(out), _runner(settings, root, out) as run:
+    with explain_full_disk(out), _runner(settings, root, out) as run:
         for name, phase in (("originals", originals), ("fakes", fakes)):
             keys = _keys(folder, phase, hashes, ids)
             todo = [v for v in phase if not _is_done(folder, v, keys[v.video_id])]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dfdc_video.files import told_when_full
+from dfdc_video.files import explain_full_disk
 from dfdc_video.folders.manifest import Manifest
 from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.preparation.assemble import assemble, kinds_of
@@ -43,7 +43,7 @@ def prepare(dataset: str, root: str | Path, out: str | Path, **settings: Any) ->
         )
     folder = PreparedFolder(out)
     fixed = {"dataset": dataset, "root": str(root.resolve()), **given.fixed()}
-    with told_when_full(out):
+    with explain_full_disk(out):
         if given.folders:
             folder.claim(fixed, open_until_done=names_of(FinishingSettings))
             for number, name in enumerate(given.folders, start=1):

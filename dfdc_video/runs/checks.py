@@ -10,7 +10,7 @@ from dfdc_video.models.weights.fetch import find_weights
 from dfdc_video.records import SPLIT_NAMES
 from dfdc_video.runs.build import build_lr_schedule, load_manifest, model_of
 
-MERGED = "merged its test split into train for a last fit: test scores would be meaningless"
+MERGED = "merged its test split into train for a final fit: test scores would be meaningless"
 
 
 def check(cfg: CfgNode, *, tested: bool = True) -> Manifest:
