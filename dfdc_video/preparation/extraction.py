@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dfdc_video.faces.extract import extract
-from dfdc_video.files import is_full, explain_full_disk
+from dfdc_video.files import explain_full_disk, is_full
 from dfdc_video.folders.manifest import STREAM_FIELDS, track_from_row, track_row
 from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.jobs.workers import run_jobs

@@ -91,7 +91,7 @@ def contact_sheets(root: Path, faces: pd.DataFrame, unread: list[str]) -> list[d
 
 def _cell(track: dict[str, Any], image: np.ndarray | None) -> dict[str, str]:
     facts = f"{track['size_px']:.0f} px · confidence {track['confidence']:.2f}"
-    found = f"found on {track['detection_rate']:.0%} of the examined frames · {track['seconds']:.1f} s"
+    found = f"found on {track['detection_rate']:.0%} of the detection frames · {track['seconds']:.1f} s"
     tip = f"{track['track_id']} · {track['class']}, {track['method'] or 'no method'} · {facts} · {found}"
     text = f"{track['size_px']:.0f} px · {track['confidence']:.2f}"
     return {"uri": _uri(image), "tip": tip, "text": text, "name": track["video_id"], "class": track["class"]}

@@ -149,9 +149,7 @@ def test_wrong_signatures_and_distances_are_refused():
 
 
 def test_copies_of_real_videos_are_found_and_other_people_are_not(make_video):
-    """Re-encoded, halved, brightened and trimmed copies of synthetic videos against each other and against other
-    people.
-    """
+    """Re-encoded, halved, brightened and trimmed copies against each other and against other people."""
     import cv2
     import imagehash
     from PIL import Image
