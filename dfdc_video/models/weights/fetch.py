@@ -53,11 +53,9 @@ def find_file(source: str | Path) -> Path:
         return resolve_weights(url, sha256=fragment.removeprefix("sha256="))
     path = Path(source).expanduser()
     if path.is_dir():
-        inside = sorted(
-            p
-            for p in (path / "checkpoints/best.ckpt", *path.glob("*"))
-            if p.suffix in SUFFIXES and p.is_file()
-        )
+        # also one folder below, where a run keeps its checkpoints
+        found = (*path.glob("*"), *path.glob("*/*"))
+        inside = sorted(p for p in found if p.suffix in SUFFIXES and p.is_file())
         raise FileNotFoundError(
             f"{source} is a folder, expected a file of "
             f"weights{f': {inside[0]}, for example' if inside else ''}"
