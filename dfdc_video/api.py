@@ -12,7 +12,7 @@ from typing import Any
 
 from dfdc_video.config import complete, config_names, find_config, keywords, merge, read_tree
 from dfdc_video.config.schema import PLAIN, SHARED
-from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.classifier import VideoClassifier, build_classifier
 from dfdc_video.models.weights.load import LoadReport, load_weights
 from dfdc_video.models.weights.write import save_pyslowfast
 from dfdc_video.registry import MODELS, nearest, settings_of
@@ -44,6 +44,5 @@ def build_model(name: str, num_classes: int = 2, **overrides: Any) -> VideoClass
     assert all(k in PLAIN["CLIP"] for k in clip), clip
     cfg = complete(merge(tree, {"CLIP": clip, "MODEL": model}))
     settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
-    return MODELS.get(cfg.MODEL.NAME)(
-        num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings
-    )
+    size = (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH)
+    return build_classifier(cfg.MODEL.NAME, num_classes, cfg.CLIP.NUM_FRAMES, size, **settings)

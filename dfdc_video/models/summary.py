@@ -19,8 +19,8 @@ from fvcore.nn.jit_handles import get_shape
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfdc_video.models.classifier import VideoClassifier, build_classifier
-from dfdc_video.registry import MODELS, settings_of, summary_of
+from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.registry import MODELS
 
 NORMS_AND_POOLING = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "adaptive_avg_pool2d")
 A_PAPER = re.compile(r"\(([A-Z][^()]*\b(?:19|20)\d\d)\)")  # (Feichtenhofer et al. 2019)
@@ -44,21 +44,6 @@ def summarise(model: VideoClassifier) -> dict[str, Any]:
         "flops": counter.get_total_flops() // 2,  # torch counts the multiplication and the addition
         "input": tuple(model.clip_shape),
     }
-
-
-def describe(
-    name: str, num_classes: int, num_frames: int, size: tuple[int, int], **settings: object
-) -> dict[str, Any]:
-    """`summarise` of a registered model, plus `model`, `summary` (first line of its docstring) and `source`.
-
-    No weights are downloaded.
-    """
-    builder = MODELS.get(name)
-    if "pretrained" in settings_of(builder):
-        settings["pretrained"] = False
-    with torch.device("meta"):
-        model = build_classifier(name, num_classes, num_frames, size, **settings)
-    return {"model": name, **summarise(model), "summary": summary_of(builder), "source": source_of(name)}
 
 
 def source_of(name: str, text: str = "") -> str:

@@ -27,9 +27,9 @@ from dfdc_video.environment import bf16_is_native
 from dfdc_video.folders.manifest import Manifest
 from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.folders.run import SCORED_COLUMNS, RunFolder
-from dfdc_video.models.classifier import VideoClassifier
+from dfdc_video.models.classifier import VideoClassifier, build_classifier
 from dfdc_video.models.mask import add_mask_head
-from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, MODELS, OPTIMIZERS, SAMPLERS
+from dfdc_video.registry import AUGMENTATIONS, FREEZING, LOSSES, OPTIMIZERS, SAMPLERS
 from dfdc_video.training.freezer import Freezer, parameter_table
 from dfdc_video.training.freezing import Layout
 from dfdc_video.training.module import ClassifierModule
@@ -110,9 +110,8 @@ def model_of(cfg: CfgNode, num_classes: int, *, checkpoint_follows: bool = False
     settings = keywords(cfg.MODEL, tuple(SHARED["MODEL"]))
     if checkpoint_follows and "pretrained" in settings:
         settings["pretrained"] = False  # scoring or resuming a run must not need the internet
-    model = MODELS.get(cfg.MODEL.NAME)(
-        num_classes, cfg.CLIP.NUM_FRAMES, (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH), **settings
-    )
+    size = (cfg.CLIP.HEIGHT, cfg.CLIP.WIDTH)
+    model = build_classifier(cfg.MODEL.NAME, num_classes, cfg.CLIP.NUM_FRAMES, size, **settings)
     return add_mask_head(model, stage=cfg.MASK.STAGE) if cfg.MASK.WEIGHT else model
 
 
