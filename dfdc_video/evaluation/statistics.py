@@ -7,7 +7,6 @@ seeds and groups give equal samples, which is what makes differences paired.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ import pandas as pd
 from dfdc_video.evaluation.metrics import CLIP, check_inputs, video_metrics, weighted_metrics, why_undefined
 from dfdc_video.evaluation.pooling import probabilities
 
-log = logging.getLogger(__name__)
 CHUNK_ELEMENTS = 1_000_000  # samples × videos at once: about 8 MB per array
 FEW_GROUPS = 10  # with fewer, percentile intervals are known to be too narrow
 
@@ -139,32 +137,6 @@ def average(parts: Sequence[Samples]) -> Samples:
     )
 
 
-def bootstrap(
-    labels: np.ndarray,
-    probs: np.ndarray,
-    groups: np.ndarray,
-    *,
-    num_samples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    clip: float = CLIP,
-) -> dict[str, Interval]:
-    """Metric -> (value, low, high): percentile intervals over resampled groups. `resample` also tells how
-    many samples were dropped.
-
-    Percentile intervals are too narrow for few groups and have no width where every sample separates the
-    classes perfectly.
-    """
-    samples = resample(labels, probs, groups, num_samples=num_samples, seed=seed, clip=clip)
-    if samples.num_dropped:
-        log.info(
-            "bootstrap: %d of %d samples held one class only and were dropped",
-            samples.num_dropped,
-            num_samples,
-        )
-    return samples.intervals(level)
-
-
 def difference(baseline: Samples, other: Samples, *, level: float = 0.95) -> dict[str, Difference]:
     """Metric -> other − baseline over the same samples; both must come from `resample` with equal labels,
     groups and seed.
@@ -173,33 +145,13 @@ def difference(baseline: Samples, other: Samples, *, level: float = 0.95) -> dic
     for name in (n for n in baseline.values if n in other.values):
         a, b = baseline.samples[name], other.samples[name]
         assert a.shape == b.shape, (name, a.shape, b.shape)
-        delta = np.where(
-            np.abs(b - a) < 1e-12, 0.0, b - a
-        )  # rounding of sums in another order is not a difference
+        # rounding of sums in another order is not a difference
+        delta = np.where(np.abs(b - a) < 1e-12, 0.0, b - a)
         above = float(((delta > 0) + 0.5 * (delta == 0)).mean()) if len(delta) else float("nan")
         result[name] = Difference(
             other.values[name] - baseline.values[name], *_bounds(delta, baseline.num_groups, level), above
         )
     return result
-
-
-def paired_difference(
-    labels: np.ndarray,
-    probs: np.ndarray,
-    other_probs: np.ndarray,
-    groups: np.ndarray,
-    *,
-    num_samples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    clip: float = CLIP,
-) -> dict[str, Difference]:
-    """Metric -> (other − first, low, high, fraction above 0) over the same videos and the same resampled
-    groups.
-    """
-    settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "clip": clip}
-    first, second = (resample(labels, p, groups, **settings) for p in (probs, other_probs))
-    return difference(first, second, level=level)
 
 
 def methods_of(scores: pd.DataFrame) -> list[str]:

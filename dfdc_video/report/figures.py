@@ -7,7 +7,6 @@ INK, which the page replaces by its own text colour, so that a figure is legible
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Sequence
@@ -260,10 +259,3 @@ def to_svg(figure: Figure, *, salt: str) -> str:
     )
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)  # the page scales it by its width
     return text.replace("'DejaVu Sans'", "inherit")
-
-
-def to_png(figure: Figure, *, dpi: int = 110) -> str:
-    """A data URI, for where SVG is not supported; on white, since INK is dark."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

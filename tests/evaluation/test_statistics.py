@@ -5,18 +5,36 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from dfdc_video.evaluation.metrics import video_metrics
 from dfdc_video.evaluation.pooling import pool_predictions
-from dfdc_video.evaluation.statistics import bootstrap, evaluate, group_weights, paired_difference, resample
+from dfdc_video.evaluation.statistics import (
+    Difference,
+    Interval,
+    difference,
+    evaluate,
+    group_weights,
+    resample,
+)
 
 
 def two_normals(rng: np.random.Generator, size: int, distance: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(size) % 2
     scores = 1 / (1 + np.exp(-rng.normal(distance * labels, 1)))
     return labels, np.c_[1 - scores, scores]
+
+
+def intervals_of(
+    labels: np.ndarray, probs: np.ndarray, groups: np.ndarray, **settings
+) -> dict[str, Interval]:
+    return resample(labels, probs, groups, **settings).intervals()
+
+
+def differences_of(
+    labels: np.ndarray, probs: np.ndarray, other: np.ndarray, groups: np.ndarray
+) -> dict[str, Difference]:
+    return difference(resample(labels, probs, groups), resample(labels, other, groups))
 
 
 def test_weights_draw_whole_groups():
@@ -58,9 +76,9 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         labels = np.arange(80) % 2
         right = rng.random(80) < 0.8
         scores = np.where(right == (labels == 1), 0.9, 0.1)
-        low, high = bootstrap(labels, np.c_[1 - scores, scores], np.arange(80), num_samples=300, seed=trial)[
-            "accuracy"
-        ][1:]
+        low, high = intervals_of(
+            labels, np.c_[1 - scores, scores], np.arange(80), num_samples=300, seed=trial
+        )["accuracy"][1:]
         hits += low <= 0.8 <= high
     assert 0.89 <= hits / 200 <= 0.99
 
@@ -69,9 +87,9 @@ def test_groups_that_agree_make_the_interval_wider():
     """Ten copies of each video: naively the interval shrinks by sqrt(10), over groups it stays."""
     labels, probs = two_normals(np.random.default_rng(3), 60)
     labels_10, probs_10 = np.tile(labels, 10), np.tile(probs, (10, 1))
-    alone = bootstrap(labels, probs, np.arange(60))["auc"]
-    naive = bootstrap(labels_10, probs_10, np.arange(600))["auc"]
-    grouped = bootstrap(labels_10, probs_10, np.tile(np.arange(60), 10))["auc"]
+    alone = intervals_of(labels, probs, np.arange(60))["auc"]
+    naive = intervals_of(labels_10, probs_10, np.arange(600))["auc"]
+    grouped = intervals_of(labels_10, probs_10, np.tile(np.arange(60), 10))["auc"]
     assert grouped == pytest.approx(alone)
     assert (naive.high - naive.low) * 2 < grouped.high - grouped.low
 
@@ -80,10 +98,10 @@ def test_a_fixed_seed_repeats_and_the_order_of_videos_is_irrelevant():
     rng = np.random.default_rng(4)
     labels, probs = two_normals(rng, 50)
     groups, order = rng.integers(0, 15, 50), rng.permutation(50)
-    first = bootstrap(labels, probs, groups, seed=7)
-    assert first == bootstrap(labels, probs, groups, seed=7)
-    assert first != bootstrap(labels, probs, groups, seed=8)
-    shuffled = bootstrap(labels[order], probs[order], groups[order], seed=7)
+    first = intervals_of(labels, probs, groups, seed=7)
+    assert first == intervals_of(labels, probs, groups, seed=7)
+    assert first != intervals_of(labels, probs, groups, seed=8)
+    shuffled = intervals_of(labels[order], probs[order], groups[order], seed=7)
     for name, interval in first.items():
         assert shuffled[name] == pytest.approx(interval)
 
@@ -99,7 +117,7 @@ def test_samples_with_one_class_are_dropped_and_counted():
 
 def test_one_group_gives_no_interval():
     labels, probs = two_normals(np.random.default_rng(5), 20)
-    interval = bootstrap(labels, probs, np.zeros(20))["auc"]
+    interval = intervals_of(labels, probs, np.zeros(20))["auc"]
     assert np.isfinite(interval.value) and np.isnan([interval.low, interval.high]).all()
 
 
@@ -109,8 +127,8 @@ def test_paired_difference_is_narrower_than_unpaired_ones():
     labels, probs = two_normals(rng, 200)
     scores = np.clip(probs[:, 1] + 0.05 * (2 * labels - 1), 0.001, 0.999)
     other = np.c_[1 - scores, scores]
-    delta = paired_difference(labels, probs, other, np.arange(200))["auc"]
-    alone = bootstrap(labels, probs, np.arange(200))["auc"]
+    delta = differences_of(labels, probs, other, np.arange(200))["auc"]
+    alone = intervals_of(labels, probs, np.arange(200))["auc"]
     assert delta.value == pytest.approx(
         video_metrics(labels, other)["auc"] - video_metrics(labels, probs)["auc"]
     )
@@ -121,7 +139,7 @@ def test_paired_difference_is_narrower_than_unpaired_ones():
 
 def test_a_run_does_not_differ_from_itself():
     labels, probs = two_normals(np.random.default_rng(6), 50)
-    for delta in paired_difference(labels, probs, probs, np.arange(50)).values():
+    for delta in differences_of(labels, probs, probs, np.arange(50)).values():
         assert delta == (0, 0, 0, 0.5)
 
 
@@ -130,7 +148,7 @@ def test_a_thousand_samples_of_500_videos_take_less_than_a_second():
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        bootstrap(labels, probs, np.arange(500) // 5, num_samples=1000)
+        intervals_of(labels, probs, np.arange(500) // 5, num_samples=1000)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1
 
@@ -184,4 +202,4 @@ def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="num_samples 0"):
         resample(labels, probs, np.arange(10), num_samples=0)
     with pytest.raises(ValueError, match="level 95"):
-        bootstrap(labels, probs, pd.Series(np.arange(10)).to_numpy(), level=95)
+        resample(labels, probs, np.arange(10)).intervals(level=95)
