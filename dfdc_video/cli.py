@@ -44,7 +44,7 @@ def find_verbs() -> dict[str, Any]:
 def build_parser(chosen: Collection[str] | None = None) -> argparse.ArgumentParser:
     """The parser of all verbs, with the arguments of the `chosen` ones (None: all).
 
-    Those of `prepare` are the settings of a function, and its module takes a second to import.
+    Those of `prepare` and `merge` come from its settings, and their modules take a second to import.
     """
     parser = _Parser(
         prog="dfdc-video",

@@ -188,9 +188,8 @@ def _print_model(console: Console, name: str) -> None:
         f"[bold]{name}[/bold] {escape(summary)}\n{escape(inspect.getdoc(MODELS.get(registered)) or '')}\n"
     )
     console.print(
-        f"input C, T, H, W     {shape}\nparameters, M        {parameters}\nmultiply-adds, G     "
-        f"{flops} a "
-        "clip, two classes"
+        f"input C, T, H, W     {shape}\nparameters, M        {parameters}\n"
+        f"multiply-adds, G     {flops} per clip, two classes"
     )
     console.print(f"source               {source_of(registered, summary)}")
     console.print(f"uses frame order     {'yes' if model.uses_time else 'no: a bag of frames'}")

@@ -1,4 +1,4 @@
-"""What is refused before a run makes anything: settings, data and weights that do not fit together."""
+"""Checks before a run writes anything: do settings, data set and starting weights fit together?"""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def why_untested(manifest: Manifest) -> str:
     if manifest.summary.get("merged"):
         return f"{manifest.root} {MERGED}"
     if not len(manifest.videos_of("test")):
-        return f"{manifest.root} has no test split: the test split has no video"
+        return f"{manifest.root} has no video in its test split"
     return ""

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from yacs.config import CfgNode
 
 from dfdc_video.config import config_hash
@@ -102,10 +102,7 @@ def train(
     report = _score_trained(
         run, manifest, quiet=quiet, extra={"name": name, "train_seconds": round(seconds, 1), **(extra or {})}
     )
-    for logger in wandb:
-        metrics = {f"{report['split']}/{k}": v["value"] for k, v in report["metrics"].items()}
-        logger.log_metrics({k: v for k, v in metrics.items() if v is not None})
-        logger.experiment.finish(quiet=True)  # type: ignore[attr-defined]
+    _finish_wandb(wandb, report)
     return report
 
 
@@ -166,6 +163,14 @@ def _score_trained(
     if untested:
         log.info("no test: %s; val, which chose the checkpoint, is scored instead", untested)
     return score(run.path, split="val" if untested else "test", quiet=quiet, extra=extra)
+
+
+def _finish_wandb(loggers: list[Logger], report: dict[str, Any]) -> None:
+    """Log the metrics of the scored split to W&B and end its run."""
+    metrics = {f"{report['split']}/{k}": v["value"] for k, v in report["metrics"].items()}
+    for logger in loggers:
+        logger.log_metrics({k: v for k, v in metrics.items() if v is not None})
+        logger.experiment.finish(quiet=True)  # type: ignore[attr-defined]
 
 
 def load_model(folder: str | Path) -> VideoClassifier:

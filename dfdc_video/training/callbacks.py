@@ -21,7 +21,7 @@ class RandomState(Callback):
     """Stores the state of every random generator in the checkpoint and restores it right before the first
     batch after resuming.
 
-    Earlier would be too early: building the loaders and the sanity check consume random numbers, too.
+    Not earlier, since building the loaders and the sanity check consume random numbers, too.
     """
 
     def __init__(self) -> None:

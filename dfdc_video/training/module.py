@@ -154,8 +154,8 @@ class ClassifierModule(L.LightningModule):
         if bad_logits.any():
             video = self.predictions.loc[bad_logits, "video_id"].iloc[0]
             raise NonFiniteLoss(
-                f"the model gives NaN for {int(bad_logits.sum())} clips of {split} (first: video "
-                f"{video}); lower OPTIM.LR"
+                f"the model returns NaN or infinity for {int(bad_logits.sum())} clips of {split} "
+                f"(first: video {video}); lower OPTIM.LR"
             )
         scores = pool_predictions(self.predictions, self.videos[split], pooling=self.pooling)
         return video_metrics(scores["label"].to_numpy(), probabilities(scores))

@@ -60,8 +60,8 @@ def find_timm(source: str) -> tuple[str, PretrainedCfg]:
             return (f"{config.architecture}.{config.tag}" if config.tag else name), config
     if name in timm.list_models():
         raise ValueError(
-            f"MODEL.INIT_FROM: timm has the architecture {name} but no pretrained weights for it; name "
-            "others or a file"
+            f"MODEL.INIT_FROM: timm has the architecture {name} but no pretrained weights for it; "
+            "name others, or a file"
         )
     raise ValueError(
         f"MODEL.INIT_FROM: timm has no weights '{name}'; {_nearest(name, without_tag.union(known))}"

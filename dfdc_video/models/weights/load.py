@@ -264,7 +264,7 @@ def _not_weights(tensor: torch.Tensor, target: torch.Tensor) -> str:
         )
     if tensor.is_complex() or (target.is_floating_point() and not tensor.is_floating_point()):
         found, wanted = (str(t.dtype).removeprefix("torch.") for t in (tensor, target))
-        return f"is of {found}, expected {wanted}: quantised weights are not taken"
+        return f"is of {found}, expected {wanted}: quantised weights are not supported"
     return ""
 
 
