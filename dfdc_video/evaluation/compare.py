@@ -1,4 +1,4 @@
-"""Comparison of tested runs on the same split, videos and frames, with paired differences to a baseline.
+"""Comparison of tested runs on the same split, videos and frames, with paired differences from a baseline.
 
 All numbers are recomputed from the predictions; the metrics in the runs' reports are not used.
 """
@@ -86,7 +86,7 @@ class Comparison:
 
     def table(self) -> pd.DataFrame:
         """One line per row. Each `key` (video/auc, video/auc/temporal …) has `_low` and `_high`, and
-        `_seed_sd` where an arm has several seeds; `delta/key` is the difference to the baseline with `_low`,
+        `_seed_sd` where an arm has several seeds; `delta/key` is the difference from the baseline with `_low`,
         `_high` and `_fraction_above`."""
         lines = []
         for row in self.rows:
