@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dfdc_video.folders.prepared import load_prepared
+from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 from dfdc_video.registry import BENCHMARKS
 from dfdc_video.synthetic import deepfakes
 
@@ -46,7 +46,7 @@ class Watch:
 
     def run(self) -> None:
         while not self.over.wait(self.every_seconds):
-            done = len(list((self.out / "work").glob("*.json")))
+            done = PreparedFolder(self.out).num_results()
             own = [self.pid, *workers_of(self.pid)]
             self.samples.append(
                 (done, {p: b for p in own if (b := resident_bytes(p))}, max(open_files(p) for p in own))

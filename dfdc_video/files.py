@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read or found damaged, and what a full disk says."""
+"""Files: written whole or not at all, JSON that may be damaged, and the error of a full disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTIAL = ".part"
 
 
 def partial_path(path: Path, *, shared: bool = False, keep_suffix: bool = False) -> Path:
-    """The hidden temporary name beside `path` that it is written under.
+    """The hidden temporary file beside `path` that is written before it gets that name.
 
     With `shared`, several processes may write the same file: each has a name of its own. With `keep_suffix`
     the name still ends as the file's does, for encoders that choose the container by it.
@@ -37,9 +37,11 @@ def is_partial(path: Path) -> bool:
 def whole_file(
     path: Path, *, shared: bool = False, keep_suffix: bool = False, sync: bool = True
 ) -> Iterator[Path]:
-    """Yield a temporary path to write to; what is there when the block ends becomes `path`, on disk (fsync),
-    and nothing is left where the block raises. A kill leaves the old file or the new one, never a part.
-    Without `sync` a power failure may lose the file: for the many small ones that are quickly made again.
+    """Yield a temporary path; the file that is written there becomes `path` when the block ends.
+
+    It is on disk (fsync) before it is renamed, and removed where the block raises: a killed process leaves
+    the old file or the new one, never a part. Without `sync` a power failure may lose the file: for many
+    small ones that are quickly made again.
     """
     temporary = partial_path(path, shared=shared, keep_suffix=keep_suffix)
     try:
@@ -52,8 +54,8 @@ def whole_file(
 def publish(temporary: Path, path: Path, *, sync: bool = True) -> None:
     """Give a finished file its name, or drop it where the file of that name holds the same bytes.
 
-    Bytes are on disk before the name is: after a power failure the file is the old one or the new one. A
-    finished folder of files takes the place of the folder of that name.
+    With `sync` the bytes are on disk before the name is: after a power failure the file is the old one or the
+    new one. A finished folder of files replaces the folder of that name.
     """
     if (
         path.is_file()
@@ -83,7 +85,7 @@ def _sync(path: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write text whole or not at all; equal text is left alone."""
+    """Write text whole or not at all; a file with the same text is left alone."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -97,7 +99,7 @@ def load_json(path: Path) -> dict[str, Any] | None:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is a lack of disk."""
+    """Whether an error, or one that caused it, is a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in FULL:
             return True
@@ -107,7 +109,7 @@ def is_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def explain_full_disk(out: Path) -> Iterator[None]:
-    """Turn what a full disk raises into one line that says what to do."""
+    """Replace the errors of a full disk by one line that says what to do."""
     try:
         yield
     except Exception as error:

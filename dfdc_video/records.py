@@ -96,7 +96,7 @@ class Track:
     # share of the detection frames, from the first to the last detection, on which the face was found
     detection_rate: float = 1.0
     crop_path: str = ""  # face video (or a folder of PNG files), relative to the prepared folder, POSIX
-    # fixed square box (for other crops: the one over all frames), may reach over the edge
+    # fixed square box (for other crops: the one over all frames), may extend beyond the frame
     crop_box_px: tuple[int, int, int, int] = (0, 0, 0, 0)
     # (N, 4) right and left x, y, for aligned crops
     eyes_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)), repr=False, compare=False)
@@ -106,8 +106,8 @@ class Track:
             raise ValueError(f"track {self.track_id}: boxes of shape {self.boxes_px.shape}, expected (N, 4)")
         if self.timestamps_seconds.shape != (len(self.boxes_px),):
             raise ValueError(
-                f"track {self.track_id}: {len(self.boxes_px)} boxes, {self.timestamps_seconds.shape} time "
-                "stamps"
+                f"track {self.track_id}: {len(self.boxes_px)} boxes, timestamps of shape "
+                f"{self.timestamps_seconds.shape}"
             )
 
     @property

@@ -44,7 +44,7 @@ PLAIN: dict[str, Tree] = {
     },
     "CLIP": {
         "NUM_FRAMES": 16,  # frames per clip
-        "STRIDE_SECONDS": 1 / 15,  # time between frames, by the video's time stamps
+        "STRIDE_SECONDS": 1 / 15,  # time between frames, by the video's timestamps
         "STRIDE_FRAMES": 0,  # in source frames instead, where above 0
         "HEIGHT": 224,  # pixels
         "WIDTH": 224,  # pixels

@@ -1,4 +1,4 @@
-"""Which frames make up a clip: index arithmetic over time stamps, separate from decoding.
+"""Which frames make up a clip: index arithmetic over timestamps, separate from decoding.
 
 A clip is `num_frames` frames at a spacing in seconds (so that 24, 25, 30 and variable frame rates mean the
 same) or in source frames.

@@ -38,7 +38,7 @@ def crop_box(boxes_px: np.ndarray, *, margin: float) -> tuple[int, int, int, int
     """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4); for a face at rest, `margin`
     times the face.
 
-    Its corner is even, as 4:2:0 colour requires. It may reach over the frame's edge: see `cut_planes`.
+    Its corner is even, as 4:2:0 colour requires. It may extend beyond the frame: see `cut_planes`.
     """
     boxes_px = np.asarray(boxes_px, dtype=np.float64)
     low, high = boxes_px[:, :2].min(axis=0), boxes_px[:, 2:].max(axis=0)
@@ -141,9 +141,8 @@ def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
     """The planes of 4:2:0 after a similarity of `eye_transform`, as one array (size * 3 / 2, size) uint8;
     edges are repeated as in `cut_planes`.
     """
-    half = transform * [
-        [1, 1, 0.5]
-    ]  # source and target of colour both have half the size: only the shift halves
+    # source and target of the colour planes both have half the size: only the shift is halved
+    half = transform * [[1, 1, 0.5]]
     picture, targets = _empty(size)
     for target, plane, matrix in zip(targets, planes, (transform, half, half), strict=True):
         target[:] = _warp(plane, matrix, len(target))

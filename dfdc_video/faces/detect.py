@@ -90,10 +90,10 @@ class Detector(ABC):
 
 
 class BlazeFace(Detector):
-    """mediapipe's built-in BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): a box and six key points per
+    """mediapipe's built-in BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): a box and six keypoints per
     face.
 
-    Key points: right eye, left eye, nose tip, mouth centre, right ear, left ear, from the subject's view.
+    Keypoints: right eye, left eye, nose tip, mouth centre, right ear, left ear, from the subject's view.
     """
 
     long_side_px = SIZE_PX
@@ -110,7 +110,7 @@ class BlazeFace(Detector):
             self._detector.process(np.zeros((64, 64, 3), dtype=np.uint8))
 
     def unclipped(self, frame: np.ndarray) -> list[tuple[Box, float, np.ndarray]]:
-        """(box, confidence, key points (6, 2)) of every face of one image (H, W, 3), in its pixels; boxes may
+        """(box, confidence, keypoints (6, 2)) of every face of one image (H, W, 3), in its pixels; boxes may
         reach over the edge.
         """
         height, width = frame.shape[:2]
@@ -148,7 +148,7 @@ def blazeface_full(*, min_confidence: float = 0.5) -> BlazeFace:
 class MediapipeTasks(Detector):
     """The face detector of mediapipe's Tasks API, for versions without `solutions`; boxes in whole pixels.
 
-    Same key points as BlazeFace. mediapipe 0.10.21 runs short-range models only.
+    Same keypoints as BlazeFace. mediapipe 0.10.21 runs short-range models only.
     """
 
     long_side_px = SIZE_PX

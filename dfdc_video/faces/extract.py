@@ -145,8 +145,7 @@ def extract(
                 smooth_seconds=smooth_seconds,
             )
             if not tracklets:
-                num_searched = len(detection_frames)
-                dropped = [f"no face: {detector} found none in the {num_searched} frames that it looked at"]
+                dropped = [f"no face: {detector} found none in {len(detection_frames)} detection frames"]
             result.rejections = [Rejection(video_id, path.name, "faces", reason) for reason in dropped]
         if result.tracks:
             started, decoded = time.perf_counter(), seconds["decode"]

@@ -50,7 +50,7 @@ def write_face_videos(
     size: int,
     **writer_settings: Any,
 ) -> None:
-    """Write every track's crops below `out`, with the source's time stamps counted from the track's start.
+    """Write every track's crops below `out`, with the source's timestamps counted from the track's start.
 
     `frames` are the numbers and stored planes of all frames in order; `overview` knows the video's colour
     once the first of them has come. Time for encoding is added to `seconds["encode"]`.

@@ -37,7 +37,7 @@ def select_tracks(
             dropped.append(reason)
         elif crop == "aligned" and not len(t.eyes_px):
             raise ValueError(
-                "crop 'aligned' needs the eyes, and the detector gives no key points; use another "
+                "crop 'aligned' needs the eyes, and the detector gives no keypoints; use another "
                 "detector, or crop fixed or smoothed"
             )
         else:
@@ -87,7 +87,7 @@ def _names(video_id: str, number: int, suffix: str) -> tuple[str, str]:
 
 
 def tracks_of_original(video_id: str, original: Sequence[Track], stream: Stream, suffix: str) -> list[Track]:
-    """The boxes and eyes of an original's tracks under the fake's names and time stamps."""
+    """The boxes and eyes of an original's tracks under the fake's names and timestamps."""
     tracks = []
     for number, theirs in enumerate(original):
         track_id, crop_path = _names(video_id, number, suffix)

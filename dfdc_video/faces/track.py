@@ -25,7 +25,7 @@ class Tracklet:
 
     `detection_rate` is the share of the detection frames, from its first to its last detection, on which it
     was found. `eyes_px` (N, 4) are the x and y of the right and of the left eye, (0, 4) where the detector
-    gives no key points.
+    gives no keypoints.
     """
 
     start_frame: int
@@ -106,7 +106,7 @@ def _linear(faces: Sequence[Face], values: Sequence[Sequence[float]], wanted: np
 
 
 def _eyes(chain: Sequence[Face], wanted: np.ndarray) -> np.ndarray:
-    """Eyes (N, 4) on the `wanted` frames, from the faces that have key points (the first two are the eyes);
+    """Eyes (N, 4) on the `wanted` frames, from the faces that have keypoints (the first two are the eyes);
     (0, 4) where none has.
     """
     seen = [f for f in chain if len(f.keypoints_px) >= 2]
@@ -116,7 +116,7 @@ def _eyes(chain: Sequence[Face], wanted: np.ndarray) -> np.ndarray:
 
 
 def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float) -> np.ndarray:
-    """(N, K) values smoothed over time with a Gaussian of standard deviation `seconds`, by time stamps; 0
+    """(N, K) values smoothed over time with a Gaussian of standard deviation `seconds`, by timestamps; 0
     leaves them unchanged.
     """
     if not seconds or not len(values):

@@ -55,9 +55,8 @@ class Manifest:
             ("manifest", self.videos, VIDEO_COLUMNS),
             ("tracks", self.tracks, TRACK_COLUMNS),
         ):
-            missing = [
-                c for c in columns if c not in table.columns and c not in LARGE_COLUMNS
-            ]  # may be left on disk
+            # large columns may have been left on disk
+            missing = [c for c in columns if c not in table.columns and c not in LARGE_COLUMNS]
             if missing:
                 raise ValueError(
                     f"{self.root}: the {name} table lacks the columns {', '.join(missing)}; run "

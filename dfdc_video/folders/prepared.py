@@ -67,11 +67,6 @@ def load_prepared(root: str | Path, *, boxes: bool = True) -> Manifest:
     return PreparedFolder(Path(root).expanduser()).load(boxes=boxes)
 
 
-def save_prepared(manifest: Manifest) -> None:
-    """Write the tables of a data set into its folder (`PreparedFolder.write`)."""
-    PreparedFolder(manifest.root).write(manifest)
-
-
 def differences(before: dict[str, Any], settings: dict[str, Any]) -> str:
     """In words, the settings that two folders do not share; "" where there are none."""
     names = sorted(before.keys() | settings.keys())
@@ -181,6 +176,10 @@ class PreparedFolder:
         """Names of the face videos of a video and of what lies beside them."""
         folder = self.root / TRACKS / video_id
         return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+    def num_results(self) -> int:
+        """How many videos have a result so far."""
+        return sum(1 for _ in (self.root / RESULTS).glob("*.json"))
 
     def clear(self, video_id: str) -> None:
         """Remove what a video has left, its result first: a result without its files would be wrong."""

@@ -17,9 +17,8 @@ from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-Job = tuple[
-    Callable[..., Any], tuple[Any, ...]
-]  # a function that spawned processes can import; its arguments
+# a function that spawned processes can import; its arguments
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
 START_SECONDS = 600.0  # for a process to start and import its modules, on a busy machine
 POLL_SECONDS = 1.0
 
@@ -74,9 +73,8 @@ class Worker:
     """One spawned process and its current job. A process that has died or was stopped is not used again."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a fork would copy the locks of detectors and deadlock
+        # a fork would copy the locks of detectors and deadlock
+        context = multiprocessing.get_context("spawn")
         self.channel, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self.process.start()
@@ -114,7 +112,7 @@ class Worker:
         if isinstance(outcome, Exception):
             raise outcome
         if outcome and self.job == -1:
-            raise OSError(f"a worker process did not start ({outcome}); its output above tells why")
+            raise OSError(f"a worker process did not start ({outcome}); see its output above")
         self.idle = True
         return outcome
 

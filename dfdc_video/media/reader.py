@@ -1,7 +1,7 @@
 """Probe a video, iterate over its frames; `decoders` reads frames by index, `writer` writes face videos.
 
 Frames are uint8 RGB, (T, H, W, C), upright: rotation metadata is applied. A face video may also be a folder
-of PNG files (00000.png, ...) with their time stamps in timestamps.json, which is read like a file.
+of PNG files (00000.png, ...) with their timestamps in timestamps.json, which is read like a file.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _open(path: Path):
 
 
 def probe(path: str | Path) -> Stream:
-    """Size, rate, rotation and the time stamp of every frame; reads all packets, decodes the first frame
+    """Size, rate, rotation and the timestamp of every frame; reads all packets, decodes the first frame
     only.
 
     UnreadableVideo where there is no decodable frame or the file is cut off, FileNotFoundError.

@@ -33,10 +33,8 @@ class PlaneScaler:
 
         # from_numpy_buffer needs no copy, but truncates heights to a multiple of 4
         wrap = av.VideoFrame.from_ndarray if len(planes) % 6 else av.VideoFrame.from_numpy_buffer
-        frame, way = (
-            wrap(planes, format="yuv420p"),
-            exact_scaling("AREA" if planes.shape[1] > self.size else "BICUBIC"),
-        )
+        frame = wrap(planes, format="yuv420p")
+        way = exact_scaling("AREA" if planes.shape[1] > self.size else "BICUBIC")
         return self._swscale.reformat(frame, self.size, self.size, interpolation=way, threads=1).to_ndarray()
 
 
@@ -129,7 +127,7 @@ class VideoWriter:
         else:
             if not self.count:
                 self.stream.height, self.stream.width = size
-            # sources may repeat a time stamp, MP4 must not
+            # sources may repeat a timestamp, MP4 must not
             frame.pts = self.last_pts = max(round(seconds / self.TIME_BASE), self.last_pts + 1)
             frame.time_base = self.TIME_BASE
             with self._writing():

@@ -137,7 +137,7 @@ def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any
 def _load_results(
     folder: PreparedFolder, part: Part
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """Results and tracks by video_id. Boxes and time stamps become arrays at once: as Python numbers they
+    """Results and tracks by video_id. Boxes and timestamps become arrays at once: as Python numbers they
     would fill the memory.
     """
     failed = {r.video_id for r in part.failures}
@@ -150,8 +150,8 @@ def _load_results(
         result = folder.result(v.video_id)
         if result is None:
             raise ValueError(
-                f"{folder.result_path(v.video_id)} is missing or damaged; run `dfdc-video prepare` again, it "
-                "does what is not done"
+                f"{folder.result_path(v.video_id)} is missing or damaged; run `dfdc-video prepare` again "
+                "to compute it"
             )
         tracks[v.video_id] = result.pop("tracks")
         for track in tracks[v.video_id]:

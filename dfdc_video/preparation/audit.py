@@ -10,14 +10,14 @@ from typing import Any
 from dfdc_video.records import SPLIT_NAMES, Video
 from dfdc_video.registry import nearest
 
-KINDS = ("original", "group", "identity", "near_duplicate", "content")
-UNITS = dict(
-    zip(
-        KINDS,
-        ("originals with their fakes", "groups", "people", "near-duplicate pairs", "equal files"),
-        strict=True,
-    )
-)
+UNITS = {  # kind of leak -> what is counted
+    "original": "originals with their fakes",
+    "group": "groups",
+    "identity": "people",
+    "near_duplicate": "near-duplicate pairs",
+    "content": "equal files",
+}
+KINDS = tuple(UNITS)
 NUM_EXAMPLES = 10
 EMPTY = hashlib.sha256().hexdigest()  # empty files have nothing in common
 
@@ -89,9 +89,9 @@ def check_audit(audit: Mapping[str, Any], allowed: Iterable[str]) -> None:
         kind for kind in KINDS if audit[kind]["leaking"] and kind not in allowed and "all" not in allowed
     ]
     if leaks:
-        told = " | ".join(_line(kind, audit[kind]) for kind in leaks)
+        lines = " | ".join(_line(kind, audit[kind]) for kind in leaks)
         raise ValueError(
-            f"the split leaks ({told}); use another split rule (--split group keeps groups whole), or "
+            f"the split leaks ({lines}); use another split rule (--split group keeps groups whole), or "
             f"--allow-leaks {' '.join(leaks)}"
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dfdc_video.preparation.audit import EMPTY
 from dfdc_video.records import Rejection, Video
 
-# empty files are no duplicates: they are kept here, and fail when they are decoded
-EMPTY = hashlib.sha256().hexdigest()
 # A threshold for `difference`: grey levels of the block of a face video that differs most. Measured at the
 # default quality: the same frames 0; re-encoded at CRF 18 2.4 to 5.2, CRF 23 2.7 to 7.9, CRF 28 3.1 to 10.2
 # (synthetic people and real footage), CRF 35 5.5 to 22; the faintest of 660 synthetic fakes 11.7, 14.1, 14.5.
@@ -36,22 +34,17 @@ def exact_duplicates(
     same: dict[str, list[Video]] = defaultdict(list)
     for v in sorted(videos, key=lambda v: (v.path, v.video_id)):
         same[hashes.get(v.video_id, EMPTY)].append(v)
-    same.pop(EMPTY, None)
+    same.pop(EMPTY, None)  # empty files are kept here, and fail when they are decoded
     stays: dict[str, str] = {}  # refused video -> the one that is kept, or nothing
     rejections = []
     for copies in same.values():
         contradictory = len({v.label for v in copies}) > 1
         for v in copies if contradictory else copies[1:]:
             other = next(c for c in copies if c.label != v.label) if contradictory else copies[0]
-            reason = f"contradictory labels: same content as {other.path}, which has label {other.label}"
-            rejections.append(
-                Rejection(
-                    v.video_id,
-                    v.path,
-                    "clean",
-                    reason if contradictory else f"exact duplicate: of {other.path}",
-                )
-            )
+            reason = f"exact duplicate: of {other.path}"
+            if contradictory:
+                reason = f"contradictory labels: same content as {other.path}, which has label {other.label}"
+            rejections.append(Rejection(v.video_id, v.path, "clean", reason))
             stays[v.video_id] = "" if contradictory else other.video_id
     kept = []
     for v in videos:
@@ -107,9 +100,8 @@ def near_duplicates(
                 f"signature of {name}: {list(signatures[name])}, expected {NUM_FRAMES} hashes of "
                 f"{BITS // 4} hex digits"
             )
-        row[:] = np.frombuffer(bytes.fromhex("".join(signatures[name])), dtype=np.uint8).reshape(
-            NUM_FRAMES, -1
-        )
+        digits = "".join(signatures[name])
+        row[:] = np.frombuffer(bytes.fromhex(digits), dtype=np.uint8).reshape(NUM_FRAMES, -1)
     # the hash splits 64 numbers at their median: exactly 32 bits are set, and fewer only where most of the
     # numbers are equal
     featured = np.unpackbits(bits, axis=2).sum(axis=2) >= BITS // 4  # (N, 8)
@@ -121,10 +113,8 @@ def near_duplicates(
         other = family[i] != family[j]
         i, j = i[other], j[other]
         shared = featured[usable[i]] & featured[usable[j]]
-        differing = (np.unpackbits(bits[usable[i]] ^ bits[usable[j]], axis=2).sum(axis=2) * shared).sum(
-            axis=1
-        )
-        distance = differing / shared.sum(axis=1)
+        differing = np.unpackbits(bits[usable[i]] ^ bits[usable[j]], axis=2).sum(axis=2)  # (pairs, 8)
+        distance = (differing * shared).sum(axis=1) / shared.sum(axis=1)
         pairs += [
             (names[usable[a]], names[usable[b]], round(float(d), 3))
             for a, b, d in zip(i, j, distance, strict=True)
@@ -145,9 +135,8 @@ def _alike(
 
     def rows(start: int, factor: float) -> np.ndarray:
         here = featured[start : start + BLOCK].astype(np.float32)  # (n, 8)
-        signs = (np.unpackbits(bits[start : start + BLOCK], axis=2).astype(np.float32) * 2 - 1) * here[
-            ..., None
-        ]
+        signs = np.unpackbits(bits[start : start + BLOCK], axis=2).astype(np.float32) * 2 - 1
+        signs *= here[..., None]
         # (n, 8 * 64 + 8)
         return np.concatenate([signs.reshape(len(here), -1), here * np.float32(factor)], axis=1)
 

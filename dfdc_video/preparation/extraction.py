@@ -152,7 +152,7 @@ def _extracted(
 
 
 def _original(result: dict[str, Any] | None) -> tuple[Stream, list[Track]] | None:
-    """Stream and tracks of an original that is done and has faces. Its own time stamps are not needed."""
+    """Stream and tracks of an original that is done and has faces. Its own timestamps are not needed."""
     if not result or not result["tracks"]:
         return None
     stream = Stream(**result["stream"], timestamps_seconds=np.zeros(result["stream"]["num_frames"]))
@@ -202,10 +202,8 @@ def extract_all(
     orphans = sum(v.source_id in lost for v in fakes)
     if orphans:
         log.warning(
-            (
-                "%d fakes have boxes of their own, since their originals failed; they are extracted again "
-                "once these succeed"
-            ),
+            "%d fakes have boxes of their own, since their originals failed; they are extracted again once "
+            "these succeed",
             orphans,
         )
     return sorted(failures, key=lambda r: (r.path, r.video_id))
@@ -224,7 +222,7 @@ def _runner(settings: PrepareSettings, root: Path, out: Path) -> Iterator[Callab
 
 @contextmanager
 def _bar(name: str, *, done: int, total: int, hidden: bool) -> Iterator[Callable[[], None]]:
-    log.info("%s: %d of %d were done before", name, done, total)
+    log.info("%s: %d of %d already done", name, done, total)
     if hidden:
         yield lambda: None
         return

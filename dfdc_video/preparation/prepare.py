@@ -101,7 +101,7 @@ def _one_folder(
     """
     raw = root / name
     if (done := folder.record(name)) and not done["failures"]:
-        log.info("%s was done before", name)
+        log.info("%s is already done", name)
         if raw.is_dir():
             _shell(given.delete, root, name)
         return

@@ -47,7 +47,7 @@ def read_metadata(path: Path) -> Any:
     try:
         return json.loads(_text(path), object_pairs_hook=collect)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({str(error)[:80]}); fetch it again") from error
+        raise ValueError(f"{path} is not JSON ({str(error)[:80]}); download it again") from error
 
 
 def load_table(path: Path, example: str) -> dict[str, list[dict[str, Any]]]:
@@ -78,12 +78,8 @@ def load_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     lines = [(number, _cells(line)) for number, line in load_lines(path)]
     header = [name.strip() for name in lines[0][1]] if lines else []
     for number, cells in lines[1:]:
-        yield (
-            number,
-            dict(zip(header, (c.strip(" ") for c in cells), strict=False))
-            if len(cells) >= len(header)
-            else {},
-        )
+        complete = len(cells) >= len(header)
+        yield number, dict(zip(header, (c.strip(" ") for c in cells), strict=False)) if complete else {}
 
 
 def _cells(line: str) -> list[str]:
@@ -98,7 +94,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); fetch it again"
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); download it again"
         ) from error
 
 
@@ -224,9 +220,9 @@ def chosen(what: str, given: str | Sequence[str], known: Sequence[str]) -> list[
 def mask_at(root: Path, relative: str) -> tuple[str, list[Rejection]]:
     """The path of a mask video, or "" where there is none, and the refusal of one that cannot be used."""
     problem = usable(root, relative)
-    return "" if problem else relative, [refuse(relative, problem)] if problem and not problem.startswith(
-        "missing file"
-    ) else []
+    if not problem:
+        return relative, []
+    return "", [] if problem.startswith("missing file") else [refuse(relative, problem)]
 
 
 def distinct(videos: Iterable[Video]) -> tuple[list[Video], list[Rejection]]:
@@ -239,12 +235,6 @@ def distinct(videos: Iterable[Video]) -> tuple[list[Video], list[Rejection]]:
         kept = first.setdefault(video.video_id.lower(), video)
         if kept is not video:
             rejections.append(
-                refuse(
-                    video.path,
-                    (
-                        f"name clash: its id {video.video_id} is that of {kept.path}; names of this data set "
-                        "occur once"
-                    ),
-                )
+                refuse(video.path, f"name clash: its id {video.video_id} is that of {kept.path}")
             )
     return list(first.values()), rejections

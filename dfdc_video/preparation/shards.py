@@ -70,16 +70,14 @@ def union(parts: Sequence[Part]) -> Part:
     hashes: dict[str, str] = {}
     for part in parts:
         for v in part.videos:
-            known = videos.setdefault(v.video_id, v)
-            if known != v or hashes.get(v.video_id, part.hashes.get(v.video_id)) != part.hashes.get(
-                v.video_id
-            ):
+            known, own_hash = videos.setdefault(v.video_id, v), part.hashes.get(v.video_id)
+            if known != v or hashes.get(v.video_id, own_hash) != own_hash:
                 raise ValueError(
                     f"video {v.video_id} differs between the parts ({known.path} and {v.path}): were they "
                     "made from the same data set?"
                 )
-            if v.video_id in part.hashes:
-                hashes[v.video_id] = part.hashes[v.video_id]
+            if own_hash is not None:
+                hashes[v.video_id] = own_hash
 
     def every(key: str) -> list[Rejection]:
         return sorted({r for p in parts for r in getattr(p, key)}, key=lambda r: (r.path, r.reason))

@@ -278,10 +278,12 @@ def at_random(videos: Sequence[Video], ratios: Sequence[float], seed: int) -> li
     chosen = _whole_groups(alone, ratios, seed, even=False)
     result = [replace(v, split=SPLIT_NAMES[chosen[v.video_id]]) for v in videos]
     leaks = {kind: found for kind, found in audit(result, [], {}).items() if found["leaking"]}
-    told = ", ".join(f"{found['leaking']} of {found['compared']} by {kind}" for kind, found in leaks.items())
+    counts = ", ".join(
+        f"{found['leaking']} of {found['compared']} by {kind}" for kind, found in leaks.items()
+    )
     log.warning(
         "random split: what should stay together lies in more than one split (%s); scores on it are too good",
-        told or "nothing, by chance",
+        counts or "nothing, by chance",
     )
     return result
 
@@ -341,8 +343,10 @@ def from_file(
             "them, or set partial"
         )
     if unknown or unlisted:
-        told = (path, len(unknown), len(unlisted), len(videos))
-        log.warning("%s: %d of its names are not here; %d of %d videos are not listed and in no split", *told)
+        counts = (path, len(unknown), len(unlisted), len(videos))
+        log.warning(
+            "%s: %d of its names are not here; %d of %d videos are not listed and in no split", *counts
+        )
     return [replace(v, split=chosen.get(v.video_id, "")) for v in videos]
 
 

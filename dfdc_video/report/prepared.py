@@ -39,10 +39,8 @@ def write_summary(
     """
     videos, faces = _named(manifest), _faces(manifest, results)
     unread: list[str] = []
-    pairs, contact = (
-        sheets.pairs(manifest.root, faces, unread),
-        sheets.contact_sheets(manifest.root, faces, unread),
-    )
+    pairs = sheets.pairs(manifest.root, faces, unread)
+    contact = sheets.contact_sheets(manifest.root, faces, unread)
     summary = manifest.summary
     values = {
         "title": f"Prepared: {summary.get('dataset') or 'data set'}",
@@ -129,8 +127,8 @@ def _warnings(summary: dict[str, Any], unread: list[str]) -> list[str]:
         )
     leaks = {kind: found for kind, found in summary.get("leak_audit", {}).items() if _leaking(found)}
     if leaks:
-        told = ", ".join(f"{kind.replace('_', ' ')} ({_leaking(found):,})" for kind, found in leaks.items())
-        result.append(f"The splits leak: {told}. Test scores will be too good.")
+        counts = ", ".join(f"{kind.replace('_', ' ')} ({_leaking(found):,})" for kind, found in leaks.items())
+        result.append(f"The splits leak: {counts}. Test scores will be too good.")
     if summary.get("allowed_leaks"):
         result.append(
             f"Leaks were allowed: {', '.join(k.replace('_', ' ') for k in summary['allowed_leaks'])}."

@@ -1,4 +1,4 @@
-"""Index arithmetic of clips: by time stamps, by frames, short tracks, deterministic views."""
+"""Index arithmetic of clips: by timestamps, by frames, short tracks, deterministic views."""
 
 import numpy as np
 import pytest

@@ -97,7 +97,7 @@ def test_every_value_of_a_repeated_key_is_seen(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000])
 def test_damaged_json_names_its_file(tmp_path, content):
     (tmp_path / "m.json").write_bytes(content)
-    with pytest.raises(ValueError, match="m.json is not .*fetch it again"):
+    with pytest.raises(ValueError, match="m.json is not .*download it again"):
         read_metadata(tmp_path / "m.json")
 
 

@@ -68,7 +68,7 @@ def test_rejected_tracks_have_a_reason(red, make_video, tmp_path):
 
     red(confidence=0.6)
     grey = extract_with(make_video("g.mp4", np.full((20, 64, 64, 3), 128, np.uint8)), tmp_path / "out")
-    assert only_reason(grey) == "no face: blazeface_full found none in the 4 frames that it looked at"
+    assert only_reason(grey) == "no face: blazeface_full found none in 4 detection frames"
     short = extract_with(make_video("s.mp4", squares(6)), tmp_path / "out", min_seconds=0.1)
     assert only_reason(short) == "short track: 6 frames from frame 0, expected 8 or more"
     path = make_video("u.mp4", squares(20))

@@ -164,7 +164,7 @@ def test_difference_is_the_largest_block_of_all_frames(red, make_video, tmp_path
     audio_only = extract_with(
         make_video("c.mp4", frames, crf=4, fps=30.2), tmp_path, video_id="c", original=pair, **settings
     )
-    # equal frames with different time stamps are coded differently
+    # equal frames with different timestamps are coded differently
     assert not audio_only.own_boxes and audio_only.difference < 3
     assert audio_only.difference == 0.0 or format == "h264"
 

@@ -18,7 +18,7 @@ from dfdc_video.folders.manifest import (
     track_from_row,
     track_row,
 )
-from dfdc_video.folders.prepared import load_prepared, save_prepared
+from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 from dfdc_video.records import Rejection, Track
 
 
@@ -71,7 +71,7 @@ def test_tracks_survive_their_row():
 
 
 def test_write_and_load(manifest):
-    save_prepared(manifest)
+    PreparedFolder(manifest.root).write(manifest)
     loaded = load_prepared(manifest.root)
     assert loaded.videos.to_json(orient="records") == manifest.videos.to_json(orient="records")
     assert loaded.tracks.to_json(orient="records") == manifest.tracks.to_json(orient="records")
@@ -133,7 +133,7 @@ def test_broken_invariants(manifest):
 def test_load_names_what_is_missing_or_damaged(manifest):
     with pytest.raises(FileNotFoundError, match="manifest.parquet.*dfdc-video prepare"):
         load_prepared(manifest.root)
-    save_prepared(manifest)
+    PreparedFolder(manifest.root).write(manifest)
     (manifest.root / "tracks.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(ValueError, match="damaged"):
         load_prepared(manifest.root)

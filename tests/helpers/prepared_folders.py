@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dfdc_video.folders.manifest import TRACK_COLUMNS, VIDEO_COLUMNS, Manifest, track_row
-from dfdc_video.folders.prepared import save_prepared
+from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.media.writer import VideoWriter
 from dfdc_video.records import Track
 
@@ -87,5 +87,5 @@ def write_prepared(
         pd.DataFrame(tracks, columns=TRACK_COLUMNS),
         {"split_rule": "group"},
     )
-    save_prepared(manifest)
+    PreparedFolder(manifest.root).write(manifest)
     return root

@@ -1,4 +1,4 @@
-"""Face videos on disk: time stamps, coding, folders of PNG files, what a failure leaves behind."""
+"""Face videos on disk: timestamps, coding, folders of PNG files, what a failure leaves behind."""
 
 from __future__ import annotations
 
