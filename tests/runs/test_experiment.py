@@ -152,7 +152,7 @@ def test_pretrained_arms_start_from_a_run_of_other_classes(write_prepared, prepa
     new head is.
     """
     from dfdc_video.folders.manifest import Manifest
-    from dfdc_video.folders.prepared import load_prepared, save_prepared
+    from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 
     root = write_prepared(tmp_path / "p", per_split={"train": 3, "val": 3, "test": 3})
     manifest = load_prepared(root)
@@ -162,7 +162,7 @@ def test_pretrained_arms_start_from_a_run_of_other_classes(write_prepared, prepa
         manifest.tracks,
         manifest.summary,
     )
-    save_prepared(changed)
+    PreparedFolder(root).write(changed)
     report = train(
         resolve("slowfast_small", overrides=[*QUICK, "DATA.PATH", str(root)]),
         tmp_path / "three",

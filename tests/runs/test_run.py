@@ -182,17 +182,17 @@ def test_what_can_be_refused_is_refused_before_a_folder_is_made(small_config, tm
 
 def test_one_class_or_an_empty_split_is_refused_before_training(write_prepared, small_config, tmp_path):
     from dfdc_video.folders.manifest import Manifest
-    from dfdc_video.folders.prepared import load_prepared, save_prepared
+    from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 
     root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 1, "test": 1})
     manifest = load_prepared(root)
     fewer = manifest.videos[manifest.videos["split"] != "val"]
-    save_prepared(
+    PreparedFolder(root).write(
         Manifest(root, fewer, manifest.tracks[manifest.tracks["video_id"].isin(fewer["video_id"])], {})
     )
     with pytest.raises(ValueError, match="the val split has no video"):
         train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
-    save_prepared(Manifest(root, manifest.videos.assign(label=0), manifest.tracks, {}))
+    PreparedFolder(root).write(Manifest(root, manifest.videos.assign(label=0), manifest.tracks, {}))
     with pytest.raises(ValueError, match=r"train split has one class only \(label 0\)"):
         train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
 
@@ -220,7 +220,7 @@ def test_an_unreadable_test_video_gets_the_prior_and_is_counted(write_prepared, 
 
 def test_a_new_split_of_the_data_is_noticed(write_prepared, small_config, tmp_path):
     from dfdc_video.folders.manifest import Manifest
-    from dfdc_video.folders.prepared import load_prepared, save_prepared
+    from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 
     root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 2, "test": 2})
     train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
@@ -228,7 +228,7 @@ def test_a_new_split_of_the_data_is_noticed(write_prepared, small_config, tmp_pa
     swapped = manifest.videos.assign(
         split=manifest.videos["split"].map({"train": "test", "test": "train", "val": "val"})
     )
-    save_prepared(Manifest(root, swapped, manifest.tracks, manifest.summary))
+    PreparedFolder(root).write(Manifest(root, swapped, manifest.tracks, manifest.summary))
     with pytest.raises(ValueError, match="trained-on videos may be among the tested"):
         score(tmp_path / "run", quiet=True)
 
@@ -392,12 +392,14 @@ def test_a_set_without_a_test_split_is_scored_on_val(write_prepared, small_confi
 
 def test_a_merged_set_is_trained_on_and_never_tested(write_prepared, small_config, tmp_path, caplog):
     from dfdc_video.folders.manifest import Manifest
-    from dfdc_video.folders.prepared import load_prepared, save_prepared
+    from dfdc_video.folders.prepared import PreparedFolder, load_prepared
 
     root = write_prepared(tmp_path / "p", per_split={"train": 2, "val": 2, "test": 2})
     manifest = load_prepared(root)
     merged = manifest.videos.assign(split=manifest.videos["split"].replace("test", "train"))
-    save_prepared(Manifest(root, merged, manifest.tracks, {**manifest.summary, "merged": "train+test"}))
+    PreparedFolder(root).write(
+        Manifest(root, merged, manifest.tracks, {**manifest.summary, "merged": "train+test"})
+    )
     cfg, run = small_config("TRAIN.EPOCHS", "1", path=root), tmp_path / "run"
     with pytest.raises(ValueError, match="test scores would be meaningless"):
         check(cfg)  # what an experiment asks before its first arm
@@ -413,7 +415,7 @@ def test_a_merged_set_is_trained_on_and_never_tested(write_prepared, small_confi
         ValueError, match=(f"{root} merged|run was trained on a set that merged its test split into train")
     ):
         score(run, quiet=True)
-    save_prepared(manifest)  # the unmerged set at the same place
+    PreparedFolder(root).write(manifest)  # the unmerged set at the same place
     with pytest.raises(
         ValueError, match=("run was trained on a set that merged its test split into train .* meaningless")
     ):
