@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from weights_files import accounted, make, saved
 
-from dfdc_video.models.weights import from_timm as timm_weights
+from dfdc_video.models.weights import from_timm
 from dfdc_video.models.weights.fetch import find_weights
 from dfdc_video.models.weights.load import load_weights
 
@@ -46,7 +46,7 @@ def offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr(timm_weights, "_unreachable", lambda url: "no network here")
+    monkeypatch.setattr(from_timm, "_unreachable", lambda url: "no network here")
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_without_network_and_cache_the_error_names_download_and_setting(offline,
 
 def test_the_file_that_the_error_names_is_one_that_loads(cached, hub):
     path = next(hub[0].glob("models--timm--test_resnet*/snapshots/*/model.safetensors"))
-    assert timm_weights.weights_url(timm.get_pretrained_cfg("test_resnet")).endswith(f"/{path.name}")
+    assert from_timm.weights_url(timm.get_pretrained_cfg("test_resnet")).endswith(f"/{path.name}")
     report = load_weights(make("frame", backbone="test_resnet"), path)
     assert report.matched == load_weights(make("frame", backbone="test_resnet"), "timm:test_resnet").matched
 
@@ -206,9 +206,9 @@ def test_names_without_weights_in_timm(offline, name, problem):
 
 
 def test_names_from_before_timm_had_tags():
-    assert timm_weights.find_timm("timm:tf_efficientnet_b7_ns")[0] == "tf_efficientnet_b7.ns_jft_in1k"
+    assert from_timm.find_timm("timm:tf_efficientnet_b7_ns")[0] == "tf_efficientnet_b7.ns_jft_in1k"
     assert (
-        timm_weights.find_timm("timm:tf_efficientnet_b7.ns_jft_in1k")[1].hf_hub_id
+        from_timm.find_timm("timm:tf_efficientnet_b7.ns_jft_in1k")[1].hf_hub_id
         == "timm/tf_efficientnet_b7.ns_jft_in1k"
     )
 
@@ -222,7 +222,7 @@ def test_a_backbone_with_an_unknown_tag():
 
 def test_the_url_of_weights_outside_the_hub():
     config = timm.get_pretrained_cfg("gcvit_tiny")
-    assert not config.hf_hub_id and timm_weights.weights_url(config) == config.url
+    assert not config.hf_hub_id and from_timm.weights_url(config) == config.url
 
 
 def test_any_answer_means_that_there_is_a_network():
@@ -235,10 +235,10 @@ def test_any_answer_means_that_there_is_a_network():
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        assert timm_weights._unreachable(f"http://127.0.0.1:{running.server_port}/x") == ""
+        assert from_timm._unreachable(f"http://127.0.0.1:{running.server_port}/x") == ""
         running.shutdown()
-    assert "refused" in timm_weights._unreachable(f"http://127.0.0.1:{running.server_port}/x")
-    assert timm_weights._unreachable("http://no.such.host.invalid/x")
+    assert "refused" in from_timm._unreachable(f"http://127.0.0.1:{running.server_port}/x")
+    assert from_timm._unreachable("http://no.such.host.invalid/x")
 
 
 def test_a_checkpoint_of_ours_for_images_of_another_size(tmp_path):
