@@ -86,8 +86,9 @@ class Comparison:
 
     def table(self) -> pd.DataFrame:
         """One line per row. Each `key` (video/auc, video/auc/temporal …) has `_low` and `_high`, and
-        `_seed_sd` where an arm has several seeds; `delta/key` is the difference from the baseline with `_low`,
-        `_high` and `_fraction_above`."""
+        `_seed_sd` where an arm has several seeds; `delta/key` is the difference from the baseline with
+        `_low`, `_high` and `_fraction_above`.
+        """
         lines = []
         for row in self.rows:
             line: dict[str, Any] = {"name": row.name, "num_seeds": len(row.runs)}
