@@ -13,7 +13,8 @@ def test_every_component_says_what_it_is(registry):
     assert registry.names(), f"no {registry.kind} registered"
     for name in registry.names():
         component = registry.get(name)
-        assert len(summary_of(component)) > 10, f"{registry.kind} {name} has no docstring"
+        summary = summary_of(component)  # its line in `dfdc-video list`: a whole sentence
+        assert len(summary) > 10 and summary.endswith((".", "?")), f"{registry.kind} {name}: {summary!r}"
         for setting, parameter in settings_of(component).items():
             assert parameter.annotation is not parameter.empty, (
                 f"{registry.kind} {name}: setting {setting} has no type"

@@ -18,12 +18,11 @@ LAYOUT = (
 
 @DATASETS.register(name="folder")
 def read_folder(root: Path, *, classes: tuple[str, ...] = ()) -> tuple[list[Video], list[Rejection]]:
-    """Class folders such as real/ and fake/, also below train/, val/, test/; or unlabelled videos (split
-    test).
+    """Class folders such as real/ and fake/, also below train/, val/, test/; or unlabelled videos.
 
-    Class numbers: real is 0 and fake is 1; other names are numbered in alphabetical order, or in that of
-    `classes`. A folder below a class folder (for example one per person) becomes `folder`, by which videos
-    can be grouped. Raises ValueError where there is no video.
+    Unlabelled videos are in split test. Class numbers: real is 0 and fake is 1; other names are numbered in
+    alphabetical order, or in that of `classes`. A folder below a class folder (for example one per person)
+    becomes `folder`, by which videos can be grouped. Raises ValueError where there is no video.
     """
     root = Path(root)
     rejections, media = [], []

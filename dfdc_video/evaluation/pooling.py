@@ -27,19 +27,16 @@ def _track_means(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
 
 @POOLINGS.register(name="mean")
 def mean_over_tracks(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
-    """Mean over the clips of each track, then over the tracks, so that a long track does not outvote a short
-    one.
-    """
+    """Mean over the clips of each track, then over the tracks: a long track has no more weight."""
     return _track_means(probs, track_ids).mean(axis=0)
 
 
 @POOLINGS.register(name="max_track")
 def most_fake_track(probs: np.ndarray, track_ids: np.ndarray) -> np.ndarray:
-    """Mean over the clips of each track, then the track with the highest P(fake) = 1 − P(class 0), as in
-    Self-Blended Images (CVPR 2022).
+    """Mean over the clips of each track, then the track with the highest P(fake) = 1 − P(class 0).
 
-    One manipulated face makes a video fake. The drawback: every additional track of a real video can only
-    raise its score.
+    As in Self-Blended Images (CVPR 2022): one manipulated face makes a video fake. The drawback: every
+    additional track of a real video can only raise its score.
     """
     tracks = _track_means(probs, track_ids)
     return tracks[np.argmin(tracks[:, 0])]

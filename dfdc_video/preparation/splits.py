@@ -166,9 +166,7 @@ def by_group(videos: Sequence[Video], ratios: Sequence[float], seed: int) -> lis
 
 @SPLITS.register(name="stratified")
 def stratified(videos: Sequence[Video], ratios: Sequence[float], seed: int) -> list[Video]:
-    """Whole groups to one split, so that every split has the same shares of labels and methods, as far as
-    groups allow.
-    """
+    """Whole groups, with shares of labels and methods as equal in all splits as groups allow."""
     _check_ratios(ratios)
     chosen = _whole_groups(
         videos, ratios, seed, classes=lambda v: ("video", ("label", v.label), ("method", v.label, v.method))
@@ -186,12 +184,11 @@ def kfold(
     fold: int = 0,
     val: bool = True,
 ) -> list[Video]:
-    """Whole groups in `folds` folds of like size: number `fold` (from 0) is test, with `val` the next one is
-    val, the rest is train.
+    """Whole groups in `folds` folds of like size: one is test, one val, the rest train.
 
-    The folds follow from groups and seed, so that the test splits of all numbers together are every video
-    once. Grouped by folder with 16 folds it is the scheme of the challenge's winner (public code: 16 folds of
-    about 3 of the 50 folders).
+    Number `fold` (from 0) is test; with `val` the next one is val. The folds follow from groups and seed, so
+    that the test splits of all numbers together are every video once. Grouped by folder with 16 folds it is
+    the scheme of the challenge's winner (public code: 16 folds of about 3 of the 50 folders).
     """
     if folds < 2 + val or not 0 <= fold < folds:
         raise ValueError(
@@ -270,9 +267,7 @@ def _parse_ranges(ranges: str) -> list[tuple[str, int, int]]:
 
 @SPLITS.register(name="random")
 def at_random(videos: Sequence[Video], ratios: Sequence[float], seed: int) -> list[Video]:
-    """Every video by itself, as in many published baselines. It leaks people and originals between splits,
-    and warns about it.
-    """
+    """Every video by itself, as in many published baselines: leaks people and originals, and warns."""
     _check_ratios(ratios)
     alone = [replace(v, group_id=v.video_id) for v in videos]
     chosen = _whole_groups(alone, ratios, seed, even=False)
@@ -292,8 +287,9 @@ def at_random(videos: Sequence[Video], ratios: Sequence[float], seed: int) -> li
 def official(
     videos: Sequence[Video], ratios: Sequence[float], seed: int, *, val_share: float = 0.0
 ) -> list[Video]:
-    """The split that the data set itself gives; every video must have one. Sets without val can take
-    `val_share` of train, in whole groups.
+    """The split that the data set itself gives; every video must have one.
+
+    Sets without val can take `val_share` of train, in whole groups.
     """
     missing = [v.video_id for v in videos if not v.split]
     if missing:
