@@ -1,5 +1,4 @@
-"""Detection rate, false positives per frame and frames per second of every face detector, on synthetic scenes
-with known boxes.
+"""Detection rate, false positives and speed of every face detector on scenes with known boxes.
 
     dfdc-video bench detect [num_scenes 20] [seed 0] [footage VIDEO]
 
@@ -47,9 +46,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
 
 
 def room(rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) float32: a background of the synthetic data set with patterned cloths, boxes and balls, but
-    without faces.
-    """
+    """(H, W, 3) float32: a synthetic background with patterned cloths, boxes and balls, without faces."""
     image: np.ndarray = background(rng, HEIGHT_PX, WIDTH_PX)
     for _ in range(int(rng.integers(6, 14))):
         width, height = (int(v) for v in rng.integers(20, 220, 2))
@@ -131,8 +128,9 @@ class Score:
 
 
 def turns(labels: list[str], number: int) -> list[str]:
-    """The order of the detectors on frame `number`: each goes first in turn, since the first one finds the
-    frame outside of the CPU's caches.
+    """The order of the detectors on frame `number`: each goes first in turn.
+
+    The first one finds the frame outside of the CPU's caches.
     """
     return labels[number % len(labels) :] + labels[: number % len(labels)]
 

@@ -1,5 +1,4 @@
-"""Speed from a 1080p file to face videos, compared with decoding alone and with a plain loop of OpenCV and
-mediapipe.
+"""Speed from a 1080p file to face videos, against decoding alone and a loop of OpenCV and mediapipe.
 
     dfdc-video bench extract [grain 4.0] [repeats 5]
 
@@ -38,8 +37,9 @@ STAGES = ("probe", "decode", "detect", "crop", "encode")
 
 
 def make_video(path: str, identity: int, num_frames: int, height: int, width: int, grain: float) -> None:
-    """Write one H.264 file with key frames as far apart as in DFDC. The person takes up two thirds of the
-    height, the face a quarter.
+    """Write one H.264 file with key frames as far apart as in DFDC.
+
+    The person takes up two thirds of the height, the face a quarter.
     """
     import av
 
@@ -89,8 +89,9 @@ _originals: dict[str, tuple[Stream, list[Track]]] = {}
 
 
 def extract_fake(path: str, out: str, settings: dict[str, Any]) -> dict[str, float]:
-    """The work of `prepare` on a fake after its original: here the same file, its faces coded differently, so
-    that both have to be compared.
+    """The work of `prepare` on a fake after its original.
+
+    Here it is the same file, its faces coded differently, so that both have to be compared.
     """
     stem = Path(path).stem
     if path not in _originals:

@@ -99,9 +99,7 @@ def open_files(pid: int) -> int:
 
 
 def growth(points: Sequence[tuple[int, float]], low: int, high: int) -> tuple[float, float, float]:
-    """Means over the first and the last quarter of `low` to `high` videos, and the slope between them per
-    1,000 videos.
-    """
+    """Means over the first and the last quarter of `low` to `high` videos, and the slope per 1,000 videos."""
     quarters = [(low + SKIPPED * (high - low), low + (high - low) / 4), (high - (high - low) / 4, high)]
     means = []
     for start, end in quarters:
@@ -114,8 +112,9 @@ def growth(points: Sequence[tuple[int, float]], low: int, high: int) -> tuple[fl
 
 
 def make_videos(root: Path, *, num_videos: int, num_identities: int, seconds: float) -> int:
-    """Write `num_videos` files in DFDC's layout; returns how many of them are originals. A folder holds every
-    generated video once, with its own tail.
+    """Write `num_videos` files in DFDC's layout; returns how many of them are originals.
+
+    A folder holds every generated video once, with its own tail.
     """
     generated = root.with_name(f"{root.name}_generated")
     deepfakes.generate(

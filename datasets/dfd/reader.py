@@ -1,6 +1,4 @@
-"""DeepFakeDetection, in the folders of FaceForensics++: original_sequences/actors/ and
-manipulated_sequences/DeepFakeDetection/.
-"""
+"""DeepFakeDetection, which lies in the folders of FaceForensics++ (`REALS`, `FAKES`)."""
 
 from __future__ import annotations
 

@@ -144,8 +144,9 @@ def _video(
 
 
 def _video_id(path: str) -> str:
-    """The stem of one of DFDC's random names, as in Kaggle's submissions; other names may occur in several
-    folders.
+    """The stem of one of DFDC's random names, as in Kaggle's submissions.
+
+    Other names may occur in several folders.
     """
     name = PurePosixPath(path).name
     return video_id_of(name if OWN_NAME.fullmatch(name) else path)

@@ -86,7 +86,8 @@ def _video(path: str, entries: list[dict[str, Any]]) -> Video:
 
 
 def _video_id(folder: str, name: str) -> str:
-    """Lower case, without the folders in between, which repeat the name: unique among names that match
-    `CLIP`.
+    """In lower case, without the folders in between, which repeat the name.
+
+    It is unique among names that match `CLIP`.
     """
     return video_id_of(f"{folder}/{name}".lower())

@@ -1,6 +1,4 @@
-"""FaceForensics++: original_sequences/youtube/ and manipulated_sequences/<method>/, each in several
-compressions.
-"""
+"""FaceForensics++: original_sequences/youtube/ and manipulated_sequences/<method>/, by compression."""
 
 from __future__ import annotations
 
@@ -68,8 +66,9 @@ def read_ffpp(
 
 
 def _official(root: Path) -> tuple[dict[str, set[str]], list[Rejection]]:
-    """Number of a real video, or "target_source" of a fake -> the splits that list it; malformed pairs are
-    refused.
+    """Number of a real video, or "target_source" of a fake -> the splits that list it.
+
+    Malformed pairs are refused.
     """
     splits: dict[str, set[str]] = {}
     rejections = []

@@ -117,8 +117,9 @@ def _segments(
 def _plain_rows(
     root: Path, lists: Iterable[Path], rejections: list[Rejection]
 ) -> Iterator[tuple[str, str, str]]:
-    """(path, label or "", split) of every line of "path label" lists. Paths may contain blanks; digits after
-    the last blank are the label.
+    """(path, label or "", split) of every line of "path label" lists.
+
+    Paths may contain blanks; digits after the last blank are the label.
     """
     for path in lists:
         for number, line in load_lines(path):

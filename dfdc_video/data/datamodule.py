@@ -1,5 +1,6 @@
-"""Loaders of a prepared data set. Training can resume in the middle of an epoch; validation and test are
-deterministic.
+"""Loaders of a prepared data set.
+
+Training can resume in the middle of an epoch; validation and test are deterministic.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ def one_thread(worker: int) -> None:
 
 
 class ResumableLoader(DataLoader):
-    """Counts its batches. Lightning saves the count in checkpoints and restores it when a run resumes inside
-    an epoch.
+    """Counts its batches.
 
-    A plain DataLoader would start the epoch from the beginning there, and the run would silently train on the
-    wrong clips.
+    Lightning saves the count in checkpoints and restores it when a run resumes inside an epoch. A plain
+    DataLoader would start the epoch from the beginning there, and the run would silently train on the wrong
+    clips.
     """
 
     def __init__(self, dataset: ClipDataset, batches: EpochBatches, **kwargs: Any) -> None:
@@ -152,8 +153,9 @@ class ClipData(L.LightningDataModule):
         embed: Callable[[torch.Tensor], torch.Tensor],
         progress: Any = None,
     ) -> None:
-        """Compute the per-frame embeddings of a frozen network for these splits, once (see `embed_tracks`);
-        from then on clips consist of them.
+        """Compute a frozen network's per-frame embeddings of these splits, once (see `embed_tracks`).
+
+        From then on clips consist of them.
         """
         tracks = pd.concat([self.manifest.tracks_of(split) for split in splits], ignore_index=True)
         read = partial(whole_track, height=self.spec.height, width=self.spec.width, decoder=self.decoder)

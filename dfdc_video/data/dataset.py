@@ -146,8 +146,9 @@ class ClipDataset(Dataset):
         return item
 
     def _read(self, path: Path, index: int, frame_indices: Any) -> np.ndarray:
-        """Frames (T, H, W, 3) of a face video at clip size; of a mask (T, H, W), 0 and 255, and values in
-        between where it was scaled.
+        """Frames (T, H, W, 3) of a face video at clip size, or (T, H, W) of a mask.
+
+        A mask is 0 and 255, with values in between where it was scaled.
         """
         altered = path.name != Path(self.rows[index]["crop_path"]).name
         if self.cache:
@@ -161,8 +162,9 @@ class ClipDataset(Dataset):
         return scale_and_crop(frames, self.spec.height, self.spec.width)
 
     def _cached(self, path: Path, index: int, altered: bool) -> np.ndarray:
-        """The whole track at clip size as a memory map below ROOT/cache, shared by workers and later runs;
-        written on first use.
+        """The whole track at clip size as a memory map below ROOT/cache, written on first use.
+
+        Workers and later runs share it.
         """
         kind = f"_mask{self.masks:g}" if altered else ""
         cached, name = self.cached_frames, f"{self.rows[index]['track_id']}{kind}"
@@ -172,12 +174,11 @@ class ClipDataset(Dataset):
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:
-    """Items -> batch: frames uint8 (B, C, T, H, W), label (B,), lists of ids, and `errors` of the items that
-    could not be read.
+    """Items -> batch: frames uint8 (B, C, T, H, W), label (B,), lists of ids, and `errors`.
 
-    Where the items have them, also mask uint8 (B, T, H, W) and mask_known bool (B,), or embeddings (B, T, D)
-    instead of frames. Unreadable items are left out, never replaced by others; an empty batch has frames
-    None.
+    `errors` are those of the items that could not be read. Where the items have them, also mask uint8 (B, T,
+    H, W) and mask_known bool (B,), or embeddings (B, T, D) instead of frames. Unreadable items are left out,
+    never replaced by others; an empty batch has frames None.
     """
     good = [item for item in items if "error" not in item]
     tensors = [name for name in ("frames", "mask", "embeddings") if good and name in good[0]]

@@ -1,9 +1,8 @@
-"""Per-frame embeddings of a frozen network, computed once: ROOT/cache/embeddings/<key>/<track_id>.npy, (N, D)
-float16 for N frames.
+"""Per-frame embeddings of a frozen network, computed once: (N, D) float16 for the N frames of a track.
 
-A model that is trained on top of them reads some kilobytes per clip instead of decoding it and running the
-network, so that an epoch takes seconds. The key names the network, its weights and the size of its input:
-every network has its own folder.
+They are ROOT/cache/embeddings/<key>/<track_id>.npy. A model that is trained on top of them reads some
+kilobytes per clip instead of decoding it and running the network, so that an epoch takes seconds. The key
+names the network, its weights and the size of its input: every network has its own folder.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ FRAMES_AT_ONCE = 64
 
 
 def read_embeddings(embeddings: Arrays, track_id: str) -> np.ndarray:
-    """(N, D) float16 of a track, as a memory map. UnreadableVideo where there are none, since its face video
-    could not be read.
+    """(N, D) float16 of a track, as a memory map.
+
+    UnreadableVideo where there are none, since its face video could not be read.
     """
     try:
         return embeddings.read(track_id)
@@ -35,8 +35,9 @@ def read_embeddings(embeddings: Arrays, track_id: str) -> np.ndarray:
 
 
 class TrackFrames(torch.utils.data.Dataset):
-    """Whole tracks, for loader workers: an item is (track_id, frames uint8 (C, N, H, W)) or (track_id, reason
-    why it cannot be read).
+    """Whole tracks, for loader workers.
+
+    An item is (track_id, frames uint8 (C, N, H, W)), or (track_id, reason why it cannot be read).
     """
 
     def __init__(self, rows: list[dict[str, Any]], read: Callable[[Path, int], np.ndarray]) -> None:

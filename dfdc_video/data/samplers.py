@@ -18,8 +18,10 @@ Sample = tuple[int, int]  # track index, sample seed
 
 
 class EpochBatches:
-    """Base of the samplers. Subclasses define `units(rng)`: the units of an epoch, each a list of track
-    indices that stay in one batch.
+    """Base of the samplers.
+
+    Subclasses define `units(rng)`: the units of an epoch, each a list of track indices that stay in one
+    batch.
     """
 
     unit_size = 1
@@ -27,9 +29,7 @@ class EpochBatches:
     def __init__(
         self, tracks: pd.DataFrame, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        """`tracks` has the columns video_id, source_id, label, track_id; a batch has about `batch_size`
-        clips.
-        """
+        """`tracks` has video_id, source_id, label, track_id; a batch has about `batch_size` clips."""
         self.tracks = tracks
         self.units_per_batch = max(1, batch_size // self.unit_size)
         self.seed, self.rank, self.world_size = seed, rank, world_size

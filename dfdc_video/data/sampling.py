@@ -13,8 +13,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Number of frames, spacing and size of a model's input. `stride_frames` above 0 takes precedence over
-    `stride_seconds`.
+    """Number of frames, spacing and size of a model's input.
+
+    `stride_frames` above 0 takes precedence over `stride_seconds`.
     """
 
     num_frames: int
@@ -33,9 +34,7 @@ class ClipSpec:
 
 
 def _times(timestamps: np.ndarray, spec: ClipSpec) -> tuple[np.ndarray, float, float]:
-    """The axis along which frames are spaced (seconds or frame numbers), the stride on it, and half a frame
-    as tolerance.
-    """
+    """The axis of the frames (seconds or frame numbers), the stride on it, and half a frame as tolerance."""
     if spec.stride_frames:
         return np.arange(len(timestamps), dtype=np.float64), float(spec.stride_frames), 0.0
     frame = float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else spec.stride_seconds
@@ -50,8 +49,7 @@ def last_start(timestamps: np.ndarray, spec: ClipSpec) -> int:
 
 
 def clip_indices(timestamps: np.ndarray, start: int, spec: ClipSpec) -> np.ndarray:
-    """(num_frames,) frame indices of the clip that starts at frame `start`: the frames nearest in time to
-    evenly spaced instants.
+    """(num_frames,) indices of the frames nearest to evenly spaced instants from frame `start` on.
 
     Past the end of a short track, `repeat_last` repeats the last frame and `loop` starts over.
     """
@@ -76,9 +74,7 @@ def random_start(timestamps: np.ndarray, spec: ClipSpec, rng: np.random.Generato
 
 
 def view_starts(timestamps: np.ndarray, spec: ClipSpec, num_clips: int) -> list[int]:
-    """Evenly spaced starts over the whole track, without repeats: deterministic views for validation and
-    test.
-    """
+    """Evenly spaced starts over the whole track, without repeats: the views of validation and test."""
     latest = max(last_start(timestamps, spec), 0)
     if num_clips == 1:
         return [latest // 2]

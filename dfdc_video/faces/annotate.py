@@ -1,5 +1,4 @@
-"""Optional annotations beside the face videos of one video: landmarks of every frame, and a mask of the
-pixels in which a fake differs from its original.
+"""Annotations beside the face videos of one video: landmarks of every frame, masks of altered pixels.
 
     tracks/<video_id>/<track_id>_landmarks.npz    points (N, 468, 3) float16 in pixels of the face video,
                                                   found (N,) bool
@@ -44,12 +43,11 @@ GROUPS = {  # indices of mediapipe's face mesh; right and left from the subject'
 def annotate(
     out: Path, tracks: Sequence[Track], originals: Sequence[Track] | None, *, landmarks: bool, masks: bool
 ) -> None:
-    """Write landmarks or masks beside the face videos of `tracks`, whole or not at all. Call it in a spawned
-    worker (see `detect`).
+    """Write landmarks or masks beside the face videos of `tracks`, whole or not at all.
 
-    `originals` are the tracks of the original from which an aligned fake took its boxes; without them there
-    is no mask. Raises ValueError where a track of the fake has no counterpart in the original,
-    UnreadableVideo, and OSError where the disk is full.
+    Call it in a spawned worker (see `detect`). `originals` are the tracks of the original from which an
+    aligned fake took its boxes; without them there is no mask. Raises ValueError where a track of the fake
+    has no counterpart in the original, UnreadableVideo, and OSError where the disk is full.
     """
     out = Path(out)
     of_original = {(t.start_frame, t.num_frames, t.crop_box_px): t for t in originals or ()}
@@ -82,10 +80,10 @@ def _mesh() -> Any:
 
 
 def find_landmarks(path: Path, mesh: Any) -> np.ndarray:
-    """(N, 468, 3) float32: points of one face on each frame of a face video; x, y in its pixels, depth on the
-    same scale, NaN where no face is found.
+    """(N, 468, 3) float32: points of one face on each frame of a face video, NaN where no face is found.
 
-    `mesh` tracks the face from frame to frame, so that points do not jitter; it is reset for every video.
+    x and y are in pixels of the face video, depth is on the same scale. `mesh` tracks the face from frame to
+    frame, so that points do not jitter; it is reset for every video.
     """
     with quiet_stderr():
         mesh.reset()
@@ -103,8 +101,9 @@ def _points(mesh: Any, frame: np.ndarray) -> np.ndarray:
 
 
 def write_landmarks(path: Path, points: np.ndarray) -> None:
-    """Write points (N, 468, 3) in half precision: an eighth of a pixel for coordinates from 128 to 256, less
-    than the jitter of the mesh.
+    """Write points (N, 468, 3) in half precision.
+
+    Its error, an eighth of a pixel for coordinates from 128 to 256, is less than the jitter of the mesh.
     """
     found = np.isfinite(points).all(axis=(1, 2))
     with whole_file(path, shared=True) as temporary, temporary.open("wb") as file:
@@ -112,9 +111,7 @@ def write_landmarks(path: Path, points: np.ndarray) -> None:
 
 
 def load_landmarks(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """points (N, 468, 3) float32 in pixels of the face video, NaN where no face was found, and found (N,)
-    bool.
-    """
+    """Points (N, 468, 3) float32 in pixels of the face video, and found (N,) bool; NaN where not found."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no landmarks at {path}: prepare the data set with landmarks")
@@ -126,8 +123,9 @@ def load_landmarks(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def face_hull(points: np.ndarray, size: int) -> np.ndarray:
-    """(size, size) bool: the convex hull of points (P, 2 or 3) in pixels, such as the landmarks of a frame or
-    a group of them; all False without points.
+    """(size, size) bool: the convex hull of points (P, 2 or 3) in pixels; all False without points.
+
+    The points are, for example, the landmarks of a frame or a group of them.
     """
     mask: np.ndarray = np.zeros((size, size), dtype=np.uint8)
     known = np.asarray(points, dtype=np.float32)[:, :2]

@@ -1,7 +1,7 @@
-"""Boxes -> square crops. One fixed box per segment, the default, keeps the motion of the face and adds no
-jitter of the detector.
+"""Boxes -> square crops.
 
-Crops are cut from the Y, U and V planes of 4:2:0 video, so that nothing is converted to RGB and back.
+One fixed box per segment, the default, keeps the motion of the face and adds no jitter of the detector. Crops
+are cut from the Y, U and V planes of 4:2:0 video, so that nothing is converted to RGB and back.
 """
 
 from __future__ import annotations
@@ -28,17 +28,15 @@ def face_sizes(boxes_px: np.ndarray) -> np.ndarray:
 
 
 def _side(low: np.ndarray, high: np.ndarray, size: float, margin: float) -> np.ndarray:
-    """Side of the square over a union of boxes, with the border that `margin` gives to a face of `size` at
-    rest.
-    """
+    """Side of the square over a union of boxes, with the border of `margin` around a face of `size`."""
     return (high - low).max(axis=-1) + (margin - 1) * size
 
 
 def crop_box(boxes_px: np.ndarray, *, margin: float) -> tuple[int, int, int, int]:
-    """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4); for a face at rest, `margin`
-    times the face.
+    """The square (x0, y0, x1, y1) of even side over all of `boxes_px` (N, 4).
 
-    Its corner is even, as 4:2:0 colour requires. It may extend beyond the frame: see `cut_planes`.
+    For a face at rest it is `margin` times the face. Its corner is even, as 4:2:0 colour requires. It may
+    extend beyond the frame: see `cut_planes`.
     """
     boxes_px = np.asarray(boxes_px, dtype=np.float64)
     low, high = boxes_px[:, :2].min(axis=0), boxes_px[:, 2:].max(axis=0)
@@ -87,9 +85,7 @@ def _check_inside(box: Sequence[int], width: int, height: int) -> None:
 
 
 def _cut_into(target: np.ndarray, plane: np.ndarray, x0: int, y0: int) -> None:
-    """Fill `target` with the region of a plane that starts at (x0, y0); pixels outside of the plane repeat
-    its edge.
-    """
+    """Fill `target` with the region of a plane that starts at (x0, y0); outside, the edge is replicated."""
     (rows, columns), (height, width) = target.shape, plane.shape
     top, left = max(-y0, 0), max(-x0, 0)
     bottom, right = min(height - y0, rows), min(width - x0, columns)
@@ -121,12 +117,11 @@ def cut_planes(planes: Planes, box: Sequence[int]) -> np.ndarray:
 
 
 def eye_transform(eyes_px: np.ndarray, *, size: int, margin: float) -> np.ndarray:
-    """The similarity (2, 3) that maps the right and the left eye (x, y, x, y) to their places in a crop of
-    `size` pixels.
+    """The similarity (2, 3) that maps both eyes to their places in a crop of `size` pixels.
 
-    They are level, EYE_DISTANCE / margin of the size apart and EYE_HEIGHT / margin above the middle, so that
-    `margin` means about the same as for boxes. Coordinates count from the corner of a pixel, whose centre is
-    at one half.
+    `eyes_px` are x and y of the right and of the left eye. They are level, EYE_DISTANCE / margin of the size
+    apart and EYE_HEIGHT / margin above the middle, so that `margin` means about the same as for boxes.
+    Coordinates count from the corner of a pixel, whose centre is at one half.
     """
     (rx, ry, lx, ly), apart = np.asarray(eyes_px, dtype=np.float64), EYE_DISTANCE / margin * size
     across = np.array([lx - rx, ly - ry])
@@ -138,8 +133,9 @@ def eye_transform(eyes_px: np.ndarray, *, size: int, margin: float) -> np.ndarra
 
 
 def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
-    """The planes of 4:2:0 after a similarity of `eye_transform`, as one array (size * 3 / 2, size) uint8;
-    edges are repeated as in `cut_planes`.
+    """The planes of 4:2:0 after a similarity of `eye_transform`, as one array (size * 3 / 2, size) uint8.
+
+    Edges are replicated as in `cut_planes`.
     """
     # source and target of the colour planes both have half the size: only the shift is halved
     half = transform * [[1, 1, 0.5]]
@@ -150,8 +146,9 @@ def warp_planes(planes: Planes, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warp(plane: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """One plane. Where it shrinks to less than half, pixels are averaged first, since interpolation uses four
-    only.
+    """One plane.
+
+    Where it shrinks to less than half, pixels are averaged first, since interpolation uses four only.
     """
     square = np.array([[[0.0, 0], [size, 0], [0, size], [size, size]]])
     corners = cv2.transform(square, cv2.invertAffineTransform(transform))[0]

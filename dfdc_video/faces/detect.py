@@ -1,8 +1,8 @@
-"""Frames -> faces. Detectors are created in spawned workers only: one that ran in the parent deadlocks after
-a fork.
+"""Frames -> faces.
 
-Here are the detectors of whole frames; `tiled` searches windows of them, `kitti` reads the boxes of another
-program. A new detector is one more file in this folder that registers itself.
+Detectors are created in spawned workers only: one that ran in the parent deadlocks after a fork. Here are the
+detectors of whole frames; `tiled` searches windows of them, `kitti` reads the boxes of another program. A new
+detector is one more file in this folder that registers itself.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ SIZE_PX = 640
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Redirect file descriptor 2 to nowhere: no setting and no environment variable silences mediapipe's
-    native log.
-    """
+    """Redirect file descriptor 2 to /dev/null: nothing else silences mediapipe's native log."""
     sys.stderr.flush()
     saved = os.dup(2)
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -90,8 +88,7 @@ class Detector(ABC):
 
 
 class BlazeFace(Detector):
-    """mediapipe's built-in BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): a box and six keypoints per
-    face.
+    """mediapipe's BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047): a box and six keypoints per face.
 
     Keypoints: right eye, left eye, nose tip, mouth centre, right ear, left ear, from the subject's view.
     """
@@ -110,8 +107,9 @@ class BlazeFace(Detector):
             self._detector.process(np.zeros((64, 64, 3), dtype=np.uint8))
 
     def unclipped(self, frame: np.ndarray) -> list[tuple[Box, float, np.ndarray]]:
-        """(box, confidence, keypoints (6, 2)) of every face of one image (H, W, 3), in its pixels; boxes may
-        reach over the edge.
+        """(box, confidence, keypoints (6, 2)) of every face of an image (H, W, 3), in its pixels.
+
+        Boxes may extend beyond the image.
         """
         height, width = frame.shape[:2]
         found = []

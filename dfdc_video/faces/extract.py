@@ -80,16 +80,16 @@ def extract(
     max_seconds: float,
     buffer_mb: int = 1024,
 ) -> Extraction:
-    """Find, track and cut out the faces of one video; face videos go to OUT/tracks/<video_id>/<track_id>.mp4
-    (format png: a folder).
+    """Find, track and cut out the faces of one video.
 
-    `original` gives the stream and the tracks of the video that this one was made from: where frame count and
-    size agree, its boxes are taken, so that real and fake are aligned to the pixel. `min_confidence` applies
-    to a detection, `min_track_confidence` to the best detection of a track; `max_gap` counts detection
-    frames, of which every `every`-th frame is one; `smooth_seconds` is the standard deviation of a Gaussian
-    over boxes and eyes. Frames are kept in memory up to `buffer_mb`; above, the video is decoded twice, with
-    the same result. Raises UnreadableVideo, and OSError where a face video cannot be written. Call it in a
-    spawned worker (see `detect`).
+    Face videos are written to OUT/tracks/<video_id>/<track_id>.mp4 (format png: a folder). `original` gives
+    the stream and the tracks of the video that this one was made from: where frame count and size agree, its
+    boxes are taken, so that real and fake are aligned to the pixel. `min_confidence` applies to a detection,
+    `min_track_confidence` to the best detection of a track; `max_gap` counts detection frames, of which every
+    `every`-th frame is one; `smooth_seconds` is the standard deviation of a Gaussian over boxes and eyes.
+    Frames are kept in memory up to `buffer_mb`; above, the video is decoded twice, with the same result.
+    Raises UnreadableVideo, and OSError where a face video cannot be written. Call it in a spawned worker (see
+    `detect`).
     """
     path, out = Path(path), Path(out)
     if crop not in CROPS or format not in FORMATS:

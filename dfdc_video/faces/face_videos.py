@@ -87,8 +87,9 @@ def write_face_videos(
 
 
 def face_difference(a: Path, b: Path) -> float:
-    """The largest mean absolute difference of luma over a block of 16 x 16 pixels, over all frames of two
-    face videos; 0 where they are equal.
+    """The largest mean absolute luma difference of any 16 x 16 block in any frame of two face videos.
+
+    0 where they are equal.
     """
     if a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False):
         return 0.0

@@ -1,5 +1,4 @@
-"""Boxes from label files in KITTI's format, as tracking benchmarks and DeepStream pipelines write them,
-instead of a detector.
+"""Boxes from label files in KITTI's format, of tracking benchmarks and DeepStream, instead of a detector.
 
 For a video a/b/c.mp4 the first of these that exists is read; a/b stands for every end of the path, longest
 first:
@@ -32,8 +31,9 @@ WITH_SCORE = {("video", 18), ("frame", 16), ("frame", 17)}
 
 
 def find_labels(folder: Path, video: Path) -> Path:
-    """The label file, or the folder of label files, of a video. ValueError where it has none; a missing
-    `folder`, which concerns all videos, is a FileNotFoundError.
+    """The label file, or the folder of label files, of a video.
+
+    ValueError where it has none; a missing `folder`, which concerns all videos, is a FileNotFoundError.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}: expected the folder of KITTI label files")
@@ -83,8 +83,9 @@ def read_line(line: str, kind: str, place: str, *, type_name: str) -> tuple[int,
 
 
 class Kitti(Detector):
-    """Faces of label files. It ignores pixels, so that frames must come in full size; they may be padded
-    evenly on opposite sides.
+    """Faces of label files.
+
+    It ignores pixels, so that frames must come in full size; they may be padded evenly on opposite sides.
     """
 
     def __init__(
@@ -104,8 +105,9 @@ class Kitti(Detector):
         self._size = (0, 0)
 
     def start(self, path: Path, stream: Stream) -> None:
-        """Read the labels of one video; a frame without a line has no face. ValueError where there are none,
-        or where they do not fit the video.
+        """Read the labels of one video; a frame without a line has no face.
+
+        ValueError where there are none, or where they do not fit the video.
         """
         self._known = None
         labels = find_labels(self.folder, Path(path))

@@ -1,6 +1,4 @@
-"""One pass over a video: detection on every k-th frame, an overview of all frames, and their planes where
-memory allows.
-"""
+"""One pass over a video: detection on every k-th frame, an overview, and the planes if memory allows."""
 
 from __future__ import annotations
 
@@ -79,8 +77,9 @@ def pictures(path: Path, stream: Stream, seconds: dict[str, float]) -> Iterator[
 
 
 class Overview:
-    """What a pass keeps of all frames, from a coarse grid of their Y planes: thumbnails, in which cuts are
-    found, and perceptual hashes, which are the signature.
+    """What a pass keeps of all frames: thumbnails, in which cuts are found, and perceptual hashes.
+
+    Both come from a coarse grid of the Y planes; the hashes are the signature.
     """
 
     def __init__(self, num_frames: int) -> None:
@@ -116,8 +115,9 @@ class Overview:
 
 
 def _detect(detector: Any, picture: Picture, index: int, pad_aspect: str) -> list[Face]:
-    """Faces of one frame, in its pixels; the detector gets it reduced to the size that it needs and padded
-    with black to an aspect ratio.
+    """Faces of one frame, in its pixels.
+
+    The detector gets the frame reduced to the size that it needs and padded with black to an aspect ratio.
     """
     height, width = picture.size_px
     across, down = (float(n) for n in pad_aspect.split(":")) if pad_aspect else (width, height)
@@ -154,8 +154,9 @@ def scan(
     pad_aspect: str,
     buffer_mb: int,
 ) -> tuple[list[list[Face]], list[int], FrameStore | None]:
-    """The pass that detects: the faces on every k-th frame, the indices of these frames, and the planes of
-    all frames where they fit into `buffer_mb`.
+    """The detection pass: faces on every k-th frame, the indices of these frames, and a `FrameStore`.
+
+    The store is None where the planes of all frames exceed `buffer_mb`.
     """
     detections, detection_frames = [], []
     store: FrameStore | None = None

@@ -1,6 +1,4 @@
-"""Far faces: BlazeFace searches overlapping windows of the frame, in which they are large enough for its
-small input.
-"""
+"""Far faces: BlazeFace on overlapping windows, in which they are large enough for its small input."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ def windows(width_px: int, height_px: int, *, grid: int, overlap: float) -> list
 
 
 def is_cut(box: Box, window: tuple[int, int, int, int], width_px: int, height_px: int) -> bool:
-    """Whether a box reaches an edge of its window that is not an edge of the frame: the window may cut the
-    face off.
-    """
+    """Whether a box reaches an edge of its window inside the frame, which may cut the face off."""
     near = EDGE_SHARE * max(box[2] - box[0], box[3] - box[1])
     inner = (window[0] > 0, window[1] > 0, window[2] < width_px, window[3] < height_px)
     low = (box[0] < window[0] + near, box[1] < window[1] + near)
@@ -46,11 +42,11 @@ def is_cut(box: Box, window: tuple[int, int, int, int], width_px: int, height_px
 
 
 def merge(boxes: np.ndarray, scores: np.ndarray, cut: np.ndarray, *, nms_iou: float) -> list[int]:
-    """Indices of the boxes (N, 4) that remain when those that overlap a better one are removed; complete
-    boxes are better than cut ones, then the score decides.
+    """Indices of the boxes (N, 4) that remain when those that overlap a better one are removed.
 
-    Boxes overlap if their intersection over union is at least `nms_iou`, or most of either lies inside the
-    other, as a piece of a face does beside the whole.
+    Complete boxes are better than cut ones, then the score decides. Boxes overlap if their intersection over
+    union is at least `nms_iou`, or most of either lies inside the other, as a piece of a face does beside the
+    whole.
     """
     order = sorted(range(len(boxes)), key=lambda i: (bool(cut[i]), -scores[i], *boxes[i]))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)

@@ -20,12 +20,11 @@ CUT_THUMBNAIL = (32, 18)  # width, height
 
 @dataclass(frozen=True)
 class Tracklet:
-    """Boxes (N, 4) of one face on N consecutive frames from `start_frame`; `confidence` is the mean over its
-    detections.
+    """Boxes (N, 4) of one face on N consecutive frames from `start_frame`.
 
-    `detection_rate` is the share of the detection frames, from its first to its last detection, on which it
-    was found. `eyes_px` (N, 4) are the x and y of the right and of the left eye, (0, 4) where the detector
-    gives no keypoints.
+    `confidence` is the mean over its detections. `detection_rate` is the share of the detection frames, from
+    its first to its last detection, on which it was found. `eyes_px` (N, 4) are the x and y of the right and
+    of the left eye, (0, 4) where the detector gives no keypoints.
     """
 
     start_frame: int
@@ -42,8 +41,9 @@ class Tracklet:
 
 
 def jump(before: np.ndarray, after: np.ndarray) -> float:
-    """Mean absolute difference of two grey thumbnails after the best common gain (0.5 to 2), so that flicker
-    does not count as a jump.
+    """Mean absolute difference of two grey thumbnails after the best common gain (0.5 to 2).
+
+    With the gain, flicker does not count as a jump.
     """
     before, after = before.astype(np.float64), after.astype(np.float64)
     gain = np.clip((before * after).sum() / max((before * before).sum(), 1e-6), 0.5, 2.0)
@@ -98,16 +98,15 @@ def interpolate(faces: Sequence[Face]) -> np.ndarray:
 
 
 def _linear(faces: Sequence[Face], values: Sequence[Sequence[float]], wanted: np.ndarray) -> np.ndarray:
-    """Four values per face, linear between the faces' frames, constant before the first and after the last
-    face.
-    """
+    """Four values per face, linear between the faces' frames, constant before and after them."""
     at, known = np.array([f.frame_index for f in faces]), np.array(values, dtype=np.float64)
     return np.stack([np.interp(wanted, at, known[:, i]) for i in range(4)], axis=1)
 
 
 def _eyes(chain: Sequence[Face], wanted: np.ndarray) -> np.ndarray:
-    """Eyes (N, 4) on the `wanted` frames, from the faces that have keypoints (the first two are the eyes);
-    (0, 4) where none has.
+    """Eyes (N, 4) on the `wanted` frames, from the faces with keypoints; (0, 4) where none has any.
+
+    The first two keypoints are the eyes.
     """
     seen = [f for f in chain if len(f.keypoints_px) >= 2]
     if not seen:
@@ -116,8 +115,9 @@ def _eyes(chain: Sequence[Face], wanted: np.ndarray) -> np.ndarray:
 
 
 def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float) -> np.ndarray:
-    """(N, K) values smoothed over time with a Gaussian of standard deviation `seconds`, by timestamps; 0
-    leaves them unchanged.
+    """(N, K) values smoothed with a Gaussian over the timestamps.
+
+    Its standard deviation is `seconds`; 0 leaves the values unchanged.
     """
     if not seconds or not len(values):
         return values
@@ -133,10 +133,10 @@ def smooth(values: np.ndarray, timestamps_seconds: np.ndarray, *, seconds: float
 def link_faces(
     detections: Sequence[Sequence[Face]], *, iou_threshold: float = 0.3, max_gap: int = 3
 ) -> list[list[Face]]:
-    """Chains of faces over the detection frames of one shot, by the assignment that maximises total IoU with
-    each chain's last box.
+    """Chains of faces over the detection frames of one shot.
 
-    A chain ends when its face is missed on more than `max_gap` consecutive detection frames.
+    The assignment maximises the total IoU with each chain's last box. A chain ends when its face is missed on
+    more than `max_gap` consecutive detection frames.
     """
     chains: list[list[Face]] = []
     last_step: list[int] = []

@@ -29,9 +29,7 @@ class ImageTree:
         return path.is_file() and path.read_bytes() == index.encode()
 
     def begin(self, wanted: Collection[str]) -> None:
-        """Remove the index, images that are not `wanted`, what a killed run has left, and folders that this
-        empties.
-        """
+        """Remove the index, images that are not `wanted`, leftovers of a killed run, and emptied folders."""
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / INDEX).unlink(missing_ok=True)
         for parent, _, names in os.walk(self.root, topdown=False):

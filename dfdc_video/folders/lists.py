@@ -9,8 +9,10 @@ from dfdc_video.files import write_atomic
 
 
 def write_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
-    """Write lines of "path label" with one blank. A list without rows is left out, since other readers refuse
-    empty files. ValueError for a path that is absolute or has a blank.
+    """Write lines of "path label" with one blank.
+
+    A list without rows is left out, since other readers refuse empty files. ValueError for a path that is
+    absolute or has a blank.
     """
     rows = list(rows)
     for crop_path, _ in rows:

@@ -26,8 +26,9 @@ LARGE_COLUMNS = ("boxes_px", "eyes_px")
 
 
 def split_hash(videos: pd.DataFrame) -> str:
-    """Twelve hex digits over (video_id, label, split) of every video, whatever the order: equal hashes mean
-    equal splits.
+    """Twelve hex digits over (video_id, label, split) of every video, in any order.
+
+    Equal hashes mean equal splits.
     """
     rows = sorted(
         f"{v}\t{la}\t{s}"
@@ -97,9 +98,7 @@ class Manifest:
         return self.videos[self.videos["split"] == split].reset_index(drop=True)
 
     def tracks_of(self, split: str) -> pd.DataFrame:
-        """Tracks of a split joined with label, method, group and source of their video, in the order of
-        track_id.
-        """
+        """Tracks of a split with label, method, group and source of their video, by track_id."""
         videos = self.videos_of(split)[["video_id", "label", "method", "group_id", "source_id", "fps"]]
         return (
             self.tracks.merge(videos, on="video_id", how="inner")

@@ -260,8 +260,9 @@ class PreparedFolder:
     # other prepared folders
 
     def take_over(self, sources: Sequence[PreparedFolder]) -> None:
-        """Take records, results and face videos of other folders: as hard links, or as copies on another file
-        system.
+        """Take records, results and face videos of other folders.
+
+        They are hard links, or copies on another file system.
         """
         sources = [s for s in sources if s.root.resolve() != self.root.resolve()]
         if not sources:

@@ -1,5 +1,4 @@
-"""Jobs on a Ray cluster: every CPU gets a supervisor, which holds one isolated worker process as on a single
-machine.
+"""Jobs on a Ray cluster: every CPU gets a supervisor, which holds one isolated worker process.
 
 A video that crashes or hangs therefore ends that worker process only, with the same reason as without a
 cluster. A supervisor ends when its node is lost or Ray's memory monitor stops it: its video is tried again
@@ -69,10 +68,10 @@ class Supervisor:
 def cluster(
     address: str, *, workers: int, root: Path, out: Path
 ) -> Iterator[Callable[..., Generator[tuple[int, str], None, None]]]:
-    """Connect, and yield a function like `workers.run_jobs` that uses every CPU of the cluster; "local"
-    starts one with `workers` CPUs.
+    """Connect, and yield a function like `workers.run_jobs` that uses every CPU of the cluster.
 
-    ValueError without Ray, without a cluster at `address`, and where a node does not see `root` and `out`.
+    The address "local" starts a cluster with `workers` CPUs. ValueError without Ray, without a cluster at
+    `address`, and where a node does not see `root` and `out`.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
@@ -106,8 +105,9 @@ def cluster(
 def _run_jobs(
     ray: Any, needed: list[str], jobs: Sequence[Job], *, workers: int, timeout_seconds: float
 ) -> Generator[tuple[int, str], None, None]:
-    """Number and outcome of every job, in the order of completion. The cluster's CPUs, not `workers`,
-    determine how many run at a time.
+    """Number and outcome of every job, in the order of completion.
+
+    The cluster's CPUs, not `workers`, determine how many run at a time.
     """
     start = ray.remote(num_cpus=1, max_restarts=0)(Supervisor).remote
     waiting, left, losses = deque(range(len(jobs))), len(jobs), Counter[int]()

@@ -49,8 +49,9 @@ def _follow_parent() -> None:
 
 
 def _run(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str | Exception:
-    """The outcome of a job: "" or the reason for its failure in one line; an exception where the error would
-    affect every job (disk, missing library).
+    """The outcome of a job: "" or the reason for its failure in one line.
+
+    An exception is returned where the error would affect every job (disk, missing library).
     """
     try:
         result = function(*arguments)
@@ -95,8 +96,9 @@ class Worker:
             self.channel.send(job)
 
     def outcome(self, wait_seconds: float = 0.0) -> str | None:
-        """The outcome of the job, "" or the reason for its failure; None while it runs. Raises errors that
-        affect every job.
+        """The outcome of the job, "" or the reason for its failure; None while it runs.
+
+        Raises errors that affect every job.
         """
         try:
             if self.channel.poll(wait_seconds):
@@ -139,8 +141,9 @@ def _exit_code(code: int | None) -> str:
 def run_jobs(
     jobs: Sequence[Job], *, workers: int, timeout_seconds: float
 ) -> Generator[tuple[int, str], None, None]:
-    """Number and outcome of every job ("" or the reason for its failure), in the order of completion. Raises
-    errors that would affect every job.
+    """Number and outcome of every job ("" or the reason for its failure), in the order of completion.
+
+    Raises errors that would affect every job.
     """
     waiting, left = deque(enumerate(jobs)), len(jobs)
     pool: list[Worker] = []

@@ -125,10 +125,10 @@ def _open(path: Path):
 
 
 def probe(path: str | Path) -> Stream:
-    """Size, rate, rotation and the timestamp of every frame; reads all packets, decodes the first frame
-    only.
+    """Size, rate, rotation and the timestamp of every frame.
 
-    UnreadableVideo where there is no decodable frame or the file is cut off, FileNotFoundError.
+    It reads all packets and decodes the first frame only. UnreadableVideo where there is no decodable frame
+    or the file is cut off, FileNotFoundError.
     """
     import av
 
@@ -156,8 +156,7 @@ def probe(path: str | Path) -> Stream:
 
 
 def _check_complete(path: Path, container, stream, pts: list[int]) -> None:
-    """Refuse an MP4 whose index, written in front, names more frames than the file holds; decoders would just
-    stop early.
+    """Refuse an MP4 whose index names more frames than the file holds; decoders would just stop early.
 
     An edit list that trims the end shortens frames and duration alike and is no damage; in a truncated file
     only the frames are missing.

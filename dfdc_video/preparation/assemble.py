@@ -52,11 +52,10 @@ MISSING: dict[str, Any] = {
 
 
 def assemble(folder: PreparedFolder, settings: FinishingSettings) -> Manifest:
-    """Gather the parts and results in a folder into tables, and return the manifest. Files that would not
-    change are left alone.
+    """Gather the parts and results in a folder into tables, and return the manifest.
 
-    Raises ValueError where a part is missing, no face was found, or a split leaks and `allow_leaks` does not
-    name the kind.
+    Files that would not change are left alone. Raises ValueError where a part is missing, no face was found,
+    or a split leaks and `allow_leaks` does not name the kind.
     """
     part = union(read_parts(folder))
     results, tracks = _load_results(folder, part)
@@ -109,11 +108,10 @@ def assemble(folder: PreparedFolder, settings: FinishingSettings) -> Manifest:
 
 
 def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any) -> Manifest:
-    """Put prepared folders or parts together in `out`, or split one anew, with their finishing settings where
-    no other ones are given.
+    """Put prepared folders or parts together in `out`, or split one anew.
 
-    Face videos are linked, not copied, where the file system can. Raises ValueError where the folders were
-    made with other settings.
+    Where no finishing settings are given, those of the folders apply. Face videos are linked, not copied,
+    where the file system can. Raises ValueError where the folders were made with other settings.
     """
     folders = [PreparedFolder(Path(s).expanduser()) for s in sources]
     folder = PreparedFolder(Path(out).expanduser())
@@ -137,8 +135,9 @@ def merge_parts(sources: Sequence[str | Path], out: str | Path, **finishing: Any
 def _load_results(
     folder: PreparedFolder, part: Part
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """Results and tracks by video_id. Boxes and timestamps become arrays at once: as Python numbers they
-    would fill the memory.
+    """Results and tracks by video_id.
+
+    Boxes and timestamps become arrays at once: as Python numbers they would fill the memory.
     """
     failed = {r.video_id for r in part.failures}
     results: dict[str, dict[str, Any]] = {}

@@ -25,8 +25,7 @@ EMPTY = hashlib.sha256().hexdigest()  # empty files have nothing in common
 def audit(
     videos: Sequence[Video], near: Sequence[tuple[str, str, float]], hashes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What lies in more than one split, by kind, as plain values that do not depend on the order of the
-    videos.
+    """What lies in more than one split, by kind, as plain values, whatever the order of the videos.
 
     `near` are pairs of near-duplicates with their distance, `hashes` content hashes by video_id. A kind's
     entry counts the units that have two videos or more (`compared`), those that lie in several splits
@@ -78,9 +77,7 @@ def _line(kind: str, found: Mapping[str, Any]) -> str:
 
 
 def check_audit(audit: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    """ValueError where a kind leaks that is not `allowed` ("all" allows every kind), and for a kind that does
-    not exist.
-    """
+    """ValueError where a kind leaks that is not `allowed` ("all": every kind), and for an unknown kind."""
     allowed = tuple(allowed)
     for kind in allowed:
         if kind not in (*KINDS, "all"):

@@ -25,11 +25,11 @@ BLOCK = 2048
 def exact_duplicates(
     videos: Sequence[Video], hashes: Mapping[str, str]
 ) -> tuple[list[Video], list[Rejection]]:
-    """Keep the first of equal files, by path, and refuse the others; fakes of a refused one get the one that
-    is kept as their original.
+    """Keep the first of equal files, by path, and refuse the others.
 
-    Equal files with different labels are all refused, since it is unknown which label is right. `hashes` are
-    content hashes by video_id; a video without one has no duplicate.
+    Fakes of a refused video get the one that is kept as their original. Equal files with different labels are
+    all refused, since it is unknown which label is right. `hashes` are content hashes by video_id; a video
+    without one has no duplicate.
     """
     same: dict[str, list[Video]] = defaultdict(list)
     for v in sorted(videos, key=lambda v: (v.path, v.video_id)):
@@ -55,11 +55,10 @@ def exact_duplicates(
 
 
 def equal_fakes(videos: Sequence[Video], results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Fakes whose face videos differ from their original's by less than EQUAL_BELOW: only the sound is fake,
-    and the label is noise for a model of frames.
+    """Fakes whose face videos differ from their original's by less than EQUAL_BELOW.
 
-    `results` are the extraction results by video_id; a fake without a `difference` (no original, or boxes of
-    its own) is not judged.
+    Only their sound is fake, and the label is noise for a model of frames. `results` are the extraction
+    results by video_id; a fake without a `difference` (no original, or boxes of its own) is not judged.
     """
     found = {
         v.video_id: results.get(v.video_id, {}).get("difference")
@@ -126,8 +125,7 @@ def near_duplicates(
 def _alike(
     bits: np.ndarray, featured: np.ndarray, max_distance: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices (i < j) of the pairs within `max_distance`, block by block, and of pairs that exceed it by a
-    rounding error.
+    """Indices (i < j) of the pairs within `max_distance`, up to a rounding error, block by block.
 
     The product of two rows of ±1 is (equal − differing bits) over the frames that both have; 8 columns more
     subtract the least product that their number of shared frames asks for.

@@ -45,9 +45,7 @@ def _digest(result: dict[str, Any] | None) -> str:
 def _keys(
     folder: PreparedFolder, videos: Sequence[Video], hashes: dict[str, str], ids: set[str]
 ) -> dict[str, tuple[str, str, str]]:
-    """What each result depends on: the content of the video, that of its original, and the boxes that it
-    takes over.
-    """
+    """What each result depends on: the video's content, its original's, and the boxes that it takes over."""
     digests = {source: _digest(folder.result(source)) for source in {v.source_id for v in videos} & ids}
     return {
         v.video_id: (
@@ -112,8 +110,9 @@ def _extract_one(
 
 
 def _source(folder: PreparedFolder, video_id: str, digest: str) -> dict[str, Any]:
-    """The result of an original that has this digest: on shared storage it may become visible some time after
-    it was written.
+    """The result of an original that has this digest.
+
+    On shared storage it may become visible some time after it was written.
     """
     deadline = time.monotonic() + STORAGE_SECONDS
     while _digest(result := folder.result(video_id)) != digest:
@@ -166,11 +165,11 @@ def extract_all(
     hashes: dict[str, str],
     settings: PrepareSettings,
 ) -> list[Rejection]:
-    """Extract what is not done: originals, then the fakes that take their boxes. Returns the crashes and
-    timeouts, which the next run tries again.
+    """Extract what is not done: originals, then the fakes that take their boxes.
 
-    A fake whose original fails is done with boxes of its own, and again once its original is there. Raises
-    OSError, in one line, where the disk is full.
+    Returns the crashes and timeouts, which the next run tries again. A fake whose original fails is done with
+    boxes of its own, and again once its original is there. Raises OSError, in one line, where the disk is
+    full.
     """
     root, out = Path(root).absolute(), Path(out).absolute()
     folder = PreparedFolder(out)
@@ -259,8 +258,10 @@ def run_pool(
     done: Callable[[], Any],
     run: Callable[..., Any] = run_jobs,
 ) -> list[Rejection]:
-    """Run each job in a process of its own with a time limit. A full disk or a missing library stops the run;
-    other failures concern one video, which is returned with the reason.
+    """Run each job in a process of its own with a time limit.
+
+    A full disk or a missing library stops the run; other failures concern one video, which is returned with
+    the reason.
     """
     failures: list[Rejection] = []
     outcomes = run(

@@ -15,8 +15,9 @@ from dfdc_video.records import Rejection, Video
 def hash_files(
     root: Path, folder: PreparedFolder, part: str, videos: Sequence[Video], workers: int
 ) -> tuple[dict[str, str], list[Rejection]]:
-    """SHA-256 by video_id, and the files that cannot be read. A file that an earlier run has hashed is read
-    again only if its size or modification time has changed.
+    """SHA-256 by video_id, and the files that cannot be read.
+
+    A file that an earlier run has hashed is read again only if its size or modification time has changed.
     """
     known = folder.hashes(part)
     current: dict[str, list[Any]] = {}

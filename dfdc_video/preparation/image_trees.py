@@ -29,16 +29,15 @@ INDEX_COLUMNS = ["path", "video_id", "track_id", "frame", "label", "split"]
 def write_images(
     manifest: Manifest, *, per_real: int, per_fake: int, suffix: str = "jpg", workers: int = 2
 ) -> dict[str, Any]:
-    """Write `per_real` and `per_fake` face images of every video as a tree of splits and classes; returns the
-    counts.
+    """Write `per_real` and `per_fake` face images of every video as a tree of splits and classes.
 
-    The images of a video are spread evenly over all frames of all its tracks; a video with fewer frames gives
-    every frame once. Classes are named real and fake, or are the class numbers, padded so that they sort by
-    number; note that ImageFolder numbers folders alphabetically, which makes fake 0 and real 1. `frame`
-    counts in the source video, so that an equal number is the same moment of a fake and its original. An
-    image that is there is not decoded again unless its face video is younger; other images are removed. 10
-    per real and 2 per fake video balance DFDC, which has about five fakes for every real video. Raises
-    ValueError for a face video that cannot be read; what was written before is kept.
+    Returns the counts. The images of a video are spread evenly over all frames of all its tracks; a video
+    with fewer frames gives every frame once. Classes are named real and fake, or are the class numbers,
+    padded so that they sort by number; note that ImageFolder numbers folders alphabetically, which makes fake
+    0 and real 1. `frame` counts in the source video, so that an equal number is the same moment of a fake and
+    its original. An image that is there is not decoded again unless its face video is younger; other images
+    are removed. 10 per real and 2 per fake video balance DFDC, which has about five fakes for every real
+    video. Raises ValueError for a face video that cannot be read; what was written before is kept.
     """
     if suffix not in ("jpg", "png"):
         raise ValueError(f"image format {suffix!r}: expected jpg or png")
@@ -70,8 +69,9 @@ def _class_names(num_classes: int) -> list[str]:
 
 
 def _plan(manifest: Manifest, per_real: int, per_fake: int, suffix: str) -> pd.DataFrame:
-    """A row per image, by split, video and position: INDEX_COLUMNS, then the frame's number in its face
-    video, and that one's path.
+    """A row per image, by split, video and position.
+
+    INDEX_COLUMNS, then the frame's number in its face video (`offset`), and the path of that video.
     """
     tracks = pd.concat([manifest.tracks_of(s).assign(split=s) for s in SPLIT_NAMES]).sort_values(
         ["split", "video_id", "track_id"]

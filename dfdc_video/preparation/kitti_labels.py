@@ -29,8 +29,9 @@ def write_kitti(folder: PreparedFolder, videos: pd.DataFrame, tracks: pd.DataFra
 
 
 def _kitti_text(tracks: Sequence[tuple[Any, ...]]) -> str:
-    """All lines of one video's (track_id, start_frame, confidence, boxes) in one format operation: DFDC has
-    some 36 million of them.
+    """All lines of one video's (track_id, start_frame, confidence, boxes).
+
+    They are one format operation: DFDC has some 36 million of them.
     """
     pieces = [np.empty((0, 7))]
     for number, (_, start_frame, confidence, boxes) in enumerate(tracks):

@@ -96,8 +96,9 @@ def _extract_part(
 def _one_folder(
     reader: Callable[[Path], Any], root: Path, folder: PreparedFolder, name: str, given: PrepareSettings
 ) -> None:
-    """Fetch the folder `name` of the raw data, extract what is in it, delete it. One that was done without
-    failures is not downloaded again.
+    """Fetch the folder `name` of the raw data, extract what is in it, delete it.
+
+    One that was done without failures is not downloaded again.
     """
     raw = root / name
     if (done := folder.record(name)) and not done["failures"]:

@@ -32,8 +32,9 @@ class Repeated(list):
 
 
 def read_metadata(path: Path) -> Any:
-    """The content of a JSON file. Keys that occur twice with different values give a `Repeated`. ValueError
-    for a damaged file.
+    """The content of a JSON file.
+
+    Keys that occur twice with different values give a `Repeated`. ValueError for a damaged file.
     """
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -51,8 +52,9 @@ def read_metadata(path: Path) -> Any:
 
 
 def load_table(path: Path, example: str) -> dict[str, list[dict[str, Any]]]:
-    """A JSON file of {name: {...}}: every entry that is given for a name. `example` is what the error says
-    was expected.
+    """A JSON file of {name: {...}}: every entry that is given for a name.
+
+    `example` is what the error says was expected.
     """
     raw = read_metadata(path)
     table = (
@@ -72,9 +74,7 @@ def load_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def load_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with a header, with their line numbers; a row that is damaged or has too few cells
-    gives an empty dictionary.
-    """
+    """Rows of a CSV file with a header, with their line numbers; a damaged or short row is empty."""
     lines = [(number, _cells(line)) for number, line in load_lines(path)]
     header = [name.strip() for name in lines[0][1]] if lines else []
     for number, cells in lines[1:]:
@@ -131,8 +131,9 @@ def bad_name(name: str) -> str:
 
 
 def usable(root: Path, relative: str) -> str:
-    """Why `relative` cannot be used as a video below `root`: an unsafe name, a link, no regular file,
-    missing; "" where it can.
+    """Why `relative` cannot be used as a video below `root`; "" where it can.
+
+    Reasons: an unsafe name, a link, not a regular file, a missing file.
     """
     problem = bad_name(relative)
     if problem:
@@ -180,11 +181,11 @@ def list_files(root: Path, suffixes: Sequence[str], under: str = "") -> list[str
 
 
 def video_id_of(relative: str) -> str:
-    """An id from a path: "real/anna/a.mp4" is "real__anna__a". Different paths have different ids, also where
-    case is ignored.
+    """An id from a path: "real/anna/a.mp4" is "real__anna__a".
 
-    A path that does not become an id unchanged (capitals, other characters, another suffix than .mp4, length)
-    gets "--" and a part of its hash, which no plain path can give.
+    Different paths have different ids, also where case is ignored. A path that does not become an id
+    unchanged (capitals, other characters, another suffix than .mp4, length) gets "--" and a part of its hash,
+    which no plain path can give.
     """
     parts = PurePosixPath(relative).with_suffix("").parts
     plain = "__".join(parts)
@@ -200,8 +201,9 @@ def video_id_of(relative: str) -> str:
 
 
 def refuse(path: str, reason: str) -> Rejection:
-    """A rejection of the reading stage. In its path control characters are escaped and excessive length is
-    cut.
+    """A rejection of the reading stage.
+
+    In its path control characters are escaped and excessive length is cut.
     """
     if bad_name(path).startswith("bad name: control"):
         path = path.encode("unicode_escape").decode("ascii")
@@ -226,8 +228,9 @@ def mask_at(root: Path, relative: str) -> tuple[str, list[Rejection]]:
 
 
 def distinct(videos: Iterable[Video]) -> tuple[list[Video], list[Rejection]]:
-    """Of videos that share an id (copies of the same name in two folders) keep the first by path and refuse
-    the others.
+    """Of videos with the same id keep the first by path and refuse the others.
+
+    These are copies of the same name in two folders.
     """
     first: dict[str, Video] = {}
     rejections = []

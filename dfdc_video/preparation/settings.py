@@ -88,8 +88,9 @@ def _with_folders(value: str, settings: Any) -> str:
 
 
 def images_per_video(text: str) -> tuple[int, int] | None:
-    """Images per real and per fake video: "10/2" -> (10, 2), "10" -> (10, 10), "" -> None. ValueError
-    otherwise.
+    """Images per real and per fake video: "10/2" -> (10, 2), "10" -> (10, 10), "" -> None.
+
+    ValueError otherwise.
     """
     if not text.strip():
         return None

@@ -1,5 +1,4 @@
-"""Parts (shards) of a prepared data set: what each run of `prepare` read and hashed, so that parts made
-anywhere can be put together.
+"""Parts (shards) of a prepared data set: what each run of `prepare` read and hashed, for merging.
 
 A part is everything ("all"), one of several ("2-of-8"), or a folder of the raw data (its name). It holds
 whole families (an original and its fakes), so that the result of a video is the same whatever the number of
@@ -19,8 +18,9 @@ from dfdc_video.records import Rejection, Video
 
 @dataclass(frozen=True)
 class Part:
-    """What one run was given. `hashes` are SHA-256 by video_id, `failures` the crashes and timeouts, which
-    the next run tries again.
+    """What one run was given.
+
+    `hashes` are SHA-256 by video_id, `failures` the crashes and timeouts, which the next run tries again.
     """
 
     name: str
@@ -35,8 +35,9 @@ def write_part(folder: PreparedFolder, part: Part) -> None:
 
 
 def read_parts(folder: PreparedFolder) -> list[Part]:
-    """Every part of a folder, by name. ValueError for a damaged one, and where "I-of-N" parts are missing or
-    of several N.
+    """Every part of a folder, by name.
+
+    ValueError for a damaged one, and where "I-of-N" parts are missing or of several N.
     """
     parts = []
     for record in folder.records():

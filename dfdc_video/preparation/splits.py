@@ -1,9 +1,8 @@
-"""Split rules: which videos are for training, validation and test. Videos of one group stay in one split,
-unless a rule says otherwise.
+"""Split rules: which videos are for training, validation and test.
 
-A rule is `rule(videos, ratios, seed, *, its settings)`: videos with a group_id in, the same videos with their
-split out, in the same order. The result depends on the videos alone, not on their order. `folders`, `kfold`,
-`file` and `official` ignore the ratios.
+Videos of one group stay in one split, unless a rule says otherwise. A rule is `rule(videos, ratios, seed, *,
+its settings)`: videos with a group_id in, the same videos with their split out, in the same order. The result
+depends on the videos alone, not on their order. `folders`, `kfold`, `file` and `official` ignore the ratios.
 """
 
 from __future__ import annotations
@@ -31,11 +30,10 @@ GROUPINGS = ("auto", "identity", "folder", "original")
 def assign_groups(
     videos: Sequence[Video], *, by: str = "auto", links: Sequence[tuple[str, str]] = ()
 ) -> list[Video]:
-    """Fill `group_id`: connected components over originals and their fakes, over `links` and, as `by` says,
-    identities or folders.
+    """Fill `group_id` with connected components over originals, fakes, `links`, identities or folders.
 
-    `links` are pairs of video_ids that belong together for another reason (near-duplicates). An original that
-    is missing still groups its fakes.
+    `by` says whether identities or folders connect videos. `links` are pairs of video_ids that belong
+    together for another reason (near-duplicates). An original that is missing still groups its fakes.
 
     `auto` takes identities where every video names them, else folders where there are at least three, else
     originals with a warning. The group's name is its smallest member, so that it does not depend on the order
@@ -85,12 +83,11 @@ def _by_hash(names: Sequence[str], seed: int) -> list[str]:
 def _fill(
     order: Sequence[str], counts: dict[str, Counter[Hashable]], shares: Sequence[float], *, even: bool
 ) -> dict[str, int]:
-    """Group -> place, greedily: each in turn goes where it reduces the squared deficit of its classes most,
-    the last ones to places that are still empty.
+    """Group -> place, greedily: each group goes where it reduces the squared deficit of its classes most.
 
-    `counts` are a group's videos by class. A class weighs by its rarity, so that a method with few videos is
-    spread like one with many. `even` fills all places at one pace (chi-square); otherwise large ones are
-    filled first, until all have the same deficit.
+    The last groups go to places that are still empty. `counts` are a group's videos by class. A class weighs
+    by its rarity, so that a method with few videos is spread like one with many. `even` fills all places at
+    one pace (chi-square); otherwise large ones are filled first, until all have the same deficit.
     """
     totals: Counter[Hashable] = sum(counts.values(), Counter())
     have: list[Counter[Hashable]] = [Counter() for _ in shares]
@@ -119,8 +116,9 @@ def _whole_groups(
     classes: Callable[[Video], Sequence[Hashable]] = lambda v: ("video",),
     even: bool = True,
 ) -> dict[str, int]:
-    """Group -> index of its share. With `even`, large groups come first (by powers of two, shuffled within):
-    small ones then even things out.
+    """Group -> index of its share.
+
+    With `even`, large groups come first (by powers of two, shuffled within): small ones then even things out.
     """
     counts: dict[str, Counter[Hashable]] = defaultdict(Counter)
     for v in videos:
@@ -245,8 +243,9 @@ def by_folder(
 
 
 def _parse_ranges(ranges: str) -> list[tuple[str, int, int]]:
-    """(split, first, last) of every range of "0-39/40-44/45-49"; ValueError with the text where it is
-    malformed or overlaps.
+    """(split, first, last) of every range of "0-39/40-44/45-49".
+
+    ValueError with the text where it is malformed or ranges overlap.
     """
     parts = ranges.replace(" ", "").split("/")
     found = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in parts]
@@ -373,7 +372,8 @@ def _read_file(path: str) -> list[tuple[int, str, str]]:
 
 
 def merge_test(videos: Sequence[Video]) -> list[Video]:
-    """Test becomes train, for a final fit on everything. The caller must mark the data set: it has no test
-    scores any more.
+    """Test becomes train, for a final fit on everything.
+
+    The caller must mark the data set: it has no test scores any more.
     """
     return [replace(v, split="train") if v.split == "test" else v for v in videos]

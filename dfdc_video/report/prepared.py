@@ -82,8 +82,9 @@ def _named(manifest: Manifest) -> pd.DataFrame:
 
 
 def _faces(manifest: Manifest, results: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """A row per track, in the order of track_id: size_px (median longer side of its boxes), seconds, own
-    (detected, not taken over), place.
+    """A row per track, in the order of track_id, with size_px, seconds, own and place.
+
+    size_px is the median longer side of its boxes; own tracks are detected, not taken over.
     """
     columns = ["video_id", "class", "label", "method", "source_id", "fps"]
     faces = (
@@ -198,8 +199,9 @@ def _notes(summary: dict[str, Any], videos: pd.DataFrame) -> list[str]:
 
 
 def _by_size(faces: pd.DataFrame) -> pd.DataFrame:
-    """Number of detected tracks, mean detection rate and mean confidence by face size, for sizes from the
-    first to the last that occurs.
+    """Number of detected tracks, mean detection rate and mean confidence by face size.
+
+    Sizes go from the first to the last that occurs.
     """
     own = faces[faces["own"]]
     edges = SIZE_EDGES_PX
@@ -295,8 +297,9 @@ def _svg(figure: Figure | None, salt: str) -> dict[str, Any] | None:
 
 
 def _quarantine(table: pd.DataFrame) -> dict[str, Any]:
-    """Refusals by stage and kind (the part of a reason before its first colon), the most frequent first, with
-    the first examples by path.
+    """Refusals by stage and kind, the most frequent first, with the first examples by path.
+
+    The kind is the part of a reason before its first colon.
     """
     table = table.fillna("").astype(str).sort_values(["path", "stage", "reason"])
     kinds = table["reason"].str.split(":", n=1).str[0]

@@ -7,9 +7,7 @@ import numpy as np
 
 
 def background(rng: np.random.Generator, height_px: int, width_px: int) -> np.ndarray:
-    """(H, W, 3) float32: a wall with a gradient and shelves, a window, blurred lights, panels or nothing on
-    it.
-    """
+    """(H, W, 3) float32: a plain wall with a gradient, or one with shelves, a window, lights or panels."""
     wall = rng.uniform(70, 200) + rng.uniform(-30, 30, 3)
     other = rng.uniform(40, 225) + rng.uniform(-25, 25, 3)
     across, down = np.linspace(-1, 1, width_px)[None, :, None], np.linspace(-1, 1, height_px)[:, None, None]

@@ -188,8 +188,9 @@ def render(root: str, video: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def _extras(root: Path, videos: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A truncated file, as from a broken download, and an exact copy of an original under another name. Both
-    are listed as REAL.
+    """A truncated file, as from a broken download, and an exact copy of an original under another name.
+
+    Both are listed as REAL.
     """
     originals = [v for v in videos if v["method"] == "real"]
     made = []

@@ -79,8 +79,9 @@ def _fixed_features(t: Texture, face: InnerFace) -> None:
 
 
 class InnerTexture:
-    """Features as a texture with adjustable eyes and mouth; `region` (H, W) is the mask that they fill, with
-    an abrupt edge if `hard`.
+    """Features as a texture with adjustable eyes and mouth.
+
+    `region` (H, W) is the mask that they fill, with an abrupt edge if `hard`.
     """
 
     def __init__(self, face: InnerFace, scale: float, *, hard: bool) -> None:

@@ -1,5 +1,6 @@
-"""A scene and the people in it, as frames: wall, light, camera, sensor noise. The caller decides what people
-do.
+"""A scene and the people in it, as frames: wall, light, camera, sensor noise.
+
+The caller decides what people do.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def num_frames_of(video: dict[str, Any], settings: dict[str, Any]) -> int:
 
 
 def scene_of(video: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Wall, light, camera and where people stand: a function of identity and take, hence the same in all
-    videos of one take.
+    """Wall, light, camera and where people stand.
 
-    `unit_px` is half the width of a head, `centres_px` one (x, y) per person, around which heads drift.
+    A function of identity and take, hence the same in all videos of one take. `unit_px` is half the width of
+    a head, `centres_px` one (x, y) per person, around which heads drift.
     """
     rng = signal.generator(seed, "set", video["identity"], video["take"])
     height_px, width_px = video["size"]

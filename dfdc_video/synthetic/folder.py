@@ -1,6 +1,4 @@
-"""The folder of a synthetic data set of any task: its settings, worker processes, continuation after a kill,
-a progress bar.
-"""
+"""The folder of a synthetic data set of any task: settings, worker processes, resuming, progress bar."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ def check_film(settings: dict[str, Any], workers: int) -> None:
 
 
 def claim(root: Path, settings: dict[str, Any]) -> None:
-    """Claim an empty folder for a synthetic data set, or continue in one that was made with the same
-    settings.
-    """
+    """Claim an empty folder for a synthetic data set, or continue in one with the same settings."""
     path = root / SETTINGS_FILE
     if path.is_file():
         try:
@@ -75,8 +71,9 @@ def claim(root: Path, settings: dict[str, Any]) -> None:
 
 
 def encode(root: str, video: dict[str, Any], frames: Iterable[np.ndarray], settings: dict[str, Any]) -> str:
-    """Write one planned video, whole or not at all; its path below `root`. OpenCV uses one thread, since
-    workers share the processor.
+    """Write one planned video, whole or not at all, and return its path below `root`.
+
+    OpenCV uses one thread, since workers share the processor.
     """
     import cv2
 
@@ -98,9 +95,7 @@ def render_missing(
     workers: int,
     progress: Progress | None,
 ) -> int:
-    """Call `render(root, video, settings)` for every video that is missing, in worker processes; returns how
-    many those were.
-    """
+    """Call `render(root, video, settings)` in worker processes for every missing video; returns how many."""
     todo = [v for v in videos if not (root / v["path"]).is_file()]
     with _shown(progress) as report:
         for done in _render_all(render, root, todo, settings, workers):

@@ -157,8 +157,9 @@ def plan(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def sweep(phase: np.ndarray, way: str) -> np.ndarray:
-    """Values in -1..1 along `phase` (in cycles), uniformly distributed: up and down in turn, or with `way`
-    "rising" only up, with "falling" only down.
+    """Values in -1..1 along `phase` (in cycles), uniformly distributed: up and down in turn.
+
+    With `way` "rising" they go up only, with "falling" down only.
     """
     within = phase % 1.0
     return {"rising": 2 * within - 1, "falling": 1 - 2 * within}.get(way, 4 * np.abs(within - 0.5) - 1)
@@ -173,8 +174,9 @@ def motion_series(
     clip_seconds: float,
     strength: float,
 ) -> dict[str, np.ndarray]:
-    """name -> (T,) as signal.inner_series returns them. Every class uses the same random numbers: only the
-    leading quantity differs.
+    """name -> (T,) as signal.inner_series returns them.
+
+    Every class uses the same random numbers: only the leading quantity differs.
     """
     cycles = np.arange(num_frames) / (fps * clip_seconds)
     leader, way = MOTIONS[motion]

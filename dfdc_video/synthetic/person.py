@@ -14,8 +14,9 @@ OVERSAMPLING = 1.4  # texture pixels per frame pixel
 
 
 class Person:
-    """A synthetic person. A real carries its own inner face, a fake that of its donor: the code path is the
-    same.
+    """A synthetic person.
+
+    A real carries its own inner face, a fake that of its donor: the code path is the same.
     """
 
     def __init__(

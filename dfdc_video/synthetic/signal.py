@@ -24,9 +24,7 @@ MOUTH_MEAN = 0.4
 
 
 def generator(seed: int, *key: object) -> np.random.Generator:
-    """One independent stream of random numbers per key, the same on every machine and for any number of
-    workers.
-    """
+    """One independent stream of random numbers per key, on every machine, for any number of workers."""
     digest = hashlib.sha256(repr((int(seed), *key)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
@@ -40,17 +38,16 @@ def smooth(
     rms: float,
     terms: int = 4,
 ) -> np.ndarray:
-    """(T,) band-limited series with mean 0 and the given expected RMS: `terms` sinusoids of random frequency
-    and phase.
-    """
+    """(T,) band-limited series with mean 0 and expected `rms`: sinusoids of random frequency and phase."""
     frequency = rng.uniform(low_hz, high_hz, size=(terms, 1))
     phase = rng.uniform(0, 2 * np.pi, size=(terms, 1))
     return rms * np.sqrt(2 / terms) * np.sin(2 * np.pi * frequency * seconds + phase).sum(0)
 
 
 def permute_windows(rng: np.random.Generator, num_frames: int, window: int) -> np.ndarray:
-    """(T,) indices: a permutation that stays within consecutive windows of `window` frames, the first of
-    which starts at a random offset.
+    """(T,) indices: a permutation within consecutive windows of `window` frames.
+
+    The first window starts at a random offset.
     """
     if window < 2:
         raise ValueError(
@@ -91,8 +88,10 @@ def inner_series(
 
 
 def head_motion(rng: np.random.Generator, num_frames: int, *, fps: float) -> dict[str, np.ndarray]:
-    """name -> (T,): x, y (in half-widths of the head), size (relative), tilt (degrees), yaw (shift of the
-    features, half-widths), blink (0 to 1).
+    """name -> (T,): x, y, size, tilt, yaw and blink of a head.
+
+    x and y are in half-widths of the head, size is relative, tilt in degrees, yaw the shift of the features
+    in half-widths, blink from 0 to 1.
     """
     seconds = np.arange(num_frames) / fps
     slow = partial(smooth, rng, seconds, low_hz=0.08, high_hz=0.5)

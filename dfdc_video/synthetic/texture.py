@@ -69,8 +69,9 @@ def ellipse(x: float, y: float, a: float, b: float, *, angle: float = 0.0, count
 def warp(
     texture: Texture, pixels: np.ndarray, matrix: np.ndarray, window: tuple[int, int, int, int]
 ) -> np.ndarray:
-    """(H, W, 4): `pixels` of a texture as they appear in the frame's window (x0, y0, x1, y1); `matrix` (2, 3)
-    maps head units to the frame.
+    """(H, W, 4): `pixels` of a texture as they appear in the frame's window (x0, y0, x1, y1).
+
+    `matrix` (2, 3) maps head units to the frame.
     """
     linear = matrix[:, :2] / texture.scale
     corner = np.asarray(texture.box[:2]) + 0.5 / texture.scale
@@ -89,8 +90,9 @@ def window_of(box: Box, matrix: np.ndarray, shape: tuple[int, ...]) -> tuple[int
 
 
 def blend_over(view: np.ndarray, layer: np.ndarray) -> None:
-    """Blend a layer (H, W, 4) over a view of the frame, in place; OpenCV is four times as fast here as
-    broadcasting.
+    """Blend a layer (H, W, 4) over a view of the frame, in place.
+
+    OpenCV is four times as fast here as broadcasting.
     """
     transparency = 1 - cv2.extractChannel(layer, 3)
     cv2.multiply(view, cv2.merge((transparency, transparency, transparency)), view)

@@ -1,5 +1,4 @@
-"""Random traits of synthetic people: an outer head and an inner face, sampled independently, and the trace
-that a `spatial` fake leaves.
+"""Random traits of synthetic people: outer head, inner face, and the trace of a `spatial` fake.
 
 Lengths are in half-widths of the head, colours in 0..255 RGB.
 """
