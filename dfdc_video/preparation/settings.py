@@ -225,7 +225,7 @@ class FaceSettings(_Settings):
 class FinishingSettings(_Settings):
     """How the results of all videos become one data set; `merge` can change it without decoding anything."""
 
-    title = "cleaning, splits, exports"
+    title = "cleaning, splits, labels and images for other programs"
 
     split: str = setting("group", "split rule, from `dfdc-video list split-rules`", registered_in(SPLITS))
     split_settings: dict[str, Any] | None = setting(

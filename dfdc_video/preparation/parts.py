@@ -1,4 +1,4 @@
-"""Parts (shards) of a prepared data set: what each run of `prepare` read and hashed, for merging.
+"""Parts of a prepared data set: what each run of `prepare` read and hashed, for merging.
 
 A part is everything ("all"), one of several ("2-of-8"), or a folder of the raw data (its name). It holds
 whole families (an original and its fakes), so that the result of a video is the same whatever the number of

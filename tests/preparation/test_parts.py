@@ -1,4 +1,4 @@
-"""shards.py and assemble.py: parts made anywhere give the data set that one run gives, and one set of faces
+"""parts.py and assemble.py: parts made anywhere give the data set that one run gives, and one set of faces
 gives many splits.
 """
 
@@ -14,7 +14,7 @@ from dfdc_video.cli import main
 from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.preparation.assemble import merge_parts
 from dfdc_video.preparation.prepare import prepare
-from dfdc_video.preparation.shards import in_part, resolve_sources
+from dfdc_video.preparation.parts import in_part, resolve_sources
 from dfdc_video.records import Video
 
 SETTINGS = {"size": 64, "ratios": (0.5, 0.25, 0.25), "every": 6}
