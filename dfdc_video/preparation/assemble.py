@@ -32,8 +32,8 @@ from dfdc_video.preparation.audit import KINDS, audit, check_audit, format_audit
 from dfdc_video.preparation.duplicates import equal_fakes, exact_duplicates, near_duplicates
 from dfdc_video.preparation.image_trees import write_images
 from dfdc_video.preparation.kitti_labels import write_kitti
-from dfdc_video.preparation.settings import FinishingSettings, images_per_video, names_of
 from dfdc_video.preparation.parts import Part, read_parts, union
+from dfdc_video.preparation.settings import FinishingSettings, images_per_video, names_of
 from dfdc_video.preparation.splits import assign_groups, merge_test
 from dfdc_video.records import Rejection, Video
 from dfdc_video.registry import SPLITS

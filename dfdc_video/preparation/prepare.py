@@ -17,8 +17,8 @@ from dfdc_video.folders.prepared import PreparedFolder
 from dfdc_video.preparation.assemble import assemble, kinds_of
 from dfdc_video.preparation.extraction import extract_all
 from dfdc_video.preparation.hashing import hash_files
-from dfdc_video.preparation.settings import FinishingSettings, PrepareSettings, names_of
 from dfdc_video.preparation.parts import Part, in_part, resolve_sources, write_part
+from dfdc_video.preparation.settings import FinishingSettings, PrepareSettings, names_of
 from dfdc_video.records import Rejection, Video
 from dfdc_video.registry import DATASETS
 

@@ -13,8 +13,8 @@ import pytest
 from dfdc_video.cli import main
 from dfdc_video.folders.prepared import load_prepared
 from dfdc_video.preparation.assemble import merge_parts
-from dfdc_video.preparation.prepare import prepare
 from dfdc_video.preparation.parts import in_part, resolve_sources
+from dfdc_video.preparation.prepare import prepare
 from dfdc_video.records import Video
 
 SETTINGS = {"size": 64, "ratios": (0.5, 0.25, 0.25), "every": 6}
