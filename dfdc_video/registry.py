@@ -47,10 +47,12 @@ def registering_modules(pattern: str) -> list[str]:
     return [".".join((PACKAGE.name, folder, *p.relative_to(root).with_suffix("").parts)) for p in found]
 
 
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """End of an error message about an unknown name: the nearest known names, or all where none is near."""
+def nearest(name: object, known: Iterable[str], *, count: int = 3) -> str:
+    """End of an error message about an unknown name: the nearest known names, or all where none is near. A
+    name that a YAML file gave may be a number.
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=count, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"
     return "known: " + (", ".join(known) if known else "none")

@@ -130,6 +130,22 @@ def test_base_loop_and_broken_yaml_are_refused(tmp_path):
         resolve(write(tmp_path, "c.yaml", "MODEL: {NAME: frame\n"))
     with pytest.raises(ValueError, match="expected sections"):
         resolve(write(tmp_path, "d.yaml", "- frame\n"))
+    with pytest.raises(ValueError, match="_BASE_ = 5: expected the name of a config"):
+        resolve(write(tmp_path, "e.yaml", "_BASE_: 5\n"))
+    with pytest.raises(ValueError, match="unknown key CLIP.5; known: HEIGHT"):
+        resolve(write(tmp_path, "f.yaml", "MODEL: {NAME: frame}\nCLIP: {5: 6}\n"))
+    with pytest.raises(ValueError, match="TRAIN.EPOCHS: '2001-99-99' is not a YAML value"):
+        resolve("frame_small", overrides=["TRAIN.EPOCHS", "2001-99-99"])
+
+
+def test_a_value_that_aliases_multiply_is_shown_shortened(tmp_path):
+    """Ten lists that each hold the one before ten times: a kilobyte of YAML, ten gigabytes of text."""
+    text = "&l0 [x]"
+    for n in range(1, 11):
+        text = f"&l{n} [{text}, {', '.join([f'*l{n - 1}'] * 9)}]"
+    with pytest.raises(ValueError, match="CLIP.HEIGHT = .*: expected int") as error:
+        resolve(write(tmp_path, "bomb.yaml", f"MODEL: {{NAME: frame}}\nCLIP: {{HEIGHT: {text}}}\n"))
+    assert len(str(error.value)) < 600
 
 
 def test_a_config_never_runs_code(tmp_path):

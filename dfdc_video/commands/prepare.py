@@ -102,25 +102,18 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
     Raises FileNotFoundError, and ValueError for what is no YAML, an unknown key or a value of another type.
     """
-    import yaml
-
-    from dfdc_video.config import typed
+    from dfdc_video.config import read_yaml, typed
     from dfdc_video.preparation.settings import PrepareSettings, types_of
     from dfdc_video.registry import nearest
 
     if not path.is_file():
         raise FileNotFoundError(f"no file of settings at {path}")
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: holds a {type(given).__name__}, expected lines such as 'size: 224'")
+    given = read_yaml(path, example="lines such as 'size: 224'")
     kinds = types_of(PrepareSettings)
     result = {}
     for name, value in given.items():
         if name not in kinds:
-            raise ValueError(f"{path}: unknown setting '{name}'; {nearest(str(name), kinds)}")
+            raise ValueError(f"{path}: unknown setting '{name}'; {nearest(name, kinds)}")
         value = typed(f"{path}: {name}", value, kinds[name])
         result[name] = tuple(value) if isinstance(value, list) else value
     return result

@@ -15,8 +15,12 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from dfdc_video.config.schema import COMPONENTS, Tree, check_arguments, complete
+from dfdc_video.config.schema import COMPONENTS, Tree, check_arguments, complete, shown
 from dfdc_video.registry import nearest, top_level
+
+# what PyYAML raises: ValueError for the 99th of a month and for a number of 5,000 digits, RecursionError for
+# a thousand nested brackets
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def config_names(part: str = "") -> dict[str, Path]:
@@ -47,18 +51,25 @@ def find_config(name: str | Path, *, beside: Path | None = None) -> Path:
     raise ValueError(f"unknown config '{text}'; {nearest(text.removesuffix('.yaml'), known)}")
 
 
-def read_tree(path: Path, *, seen: tuple[Path, ...] = ()) -> Tree:
-    """One YAML file with its bases merged under it. `yaml.safe_load` only: a config never runs code."""
-    if path in seen:
-        raise ValueError(f"{path.name}: _BASE_ loop: {' -> '.join(p.name for p in (*seen, path))}")
+def read_yaml(path: Path, *, example: str) -> Tree:
+    """The names and values of a YAML file. `yaml.safe_load` only: a file of settings never runs code.
+
+    ValueError for what is not YAML or holds something else; `example` shows what was expected.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NOT_YAML as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(tree, dict):
-        raise ValueError(
-            f"{path}: holds a {type(tree).__name__}, expected sections such as 'MODEL: {{NAME: frame}}'"
-        )
+        raise ValueError(f"{path}: holds a {type(tree).__name__}, expected {example}")
+    return tree
+
+
+def read_tree(path: Path, *, seen: tuple[Path, ...] = ()) -> Tree:
+    """One YAML file with its bases merged under it."""
+    if path in seen:
+        raise ValueError(f"{path.name}: _BASE_ loop: {' -> '.join(p.name for p in (*seen, path))}")
+    tree = read_yaml(path, example="sections such as 'MODEL: {NAME: frame}'")
     return with_bases(tree, beside=path.parent, seen=(*seen, path))
 
 
@@ -67,6 +78,8 @@ def with_bases(tree: Tree, *, beside: Path | None = None, seen: tuple[Path, ...]
     tree over all.
     """
     bases = tree.get("_BASE_", [])
+    if not isinstance(bases, str | list):
+        raise ValueError(f"_BASE_ = {shown(bases)}: expected the name of a config, or a list of names")
     merged: Tree = {}
     for base in [bases] if isinstance(bases, str) else bases:
         merged = merge(merged, read_tree(find_config(base, beside=beside), seen=seen))
@@ -102,8 +115,8 @@ def parse_overrides(pairs: Sequence[str]) -> Tree:
     for key, text in zip(pairs[::2], pairs[1::2], strict=True):
         try:
             value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError as error:
-            raise ValueError(f"{key}: {text!r} is not a YAML value") from error
+        except NOT_YAML as error:
+            raise ValueError(f"{key}: {shown(text)} is not a YAML value") from error
         *parents, leaf = key.split(".")
         node: Tree = {leaf: value}
         for parent in reversed(parents):

@@ -8,6 +8,7 @@ written once, in the signature. Sections without NAME have their defaults here.
 from __future__ import annotations
 
 import inspect
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -157,7 +158,7 @@ def _section(tree: Tree, section: str) -> Tree:
     given = tree.get(section) or {}
     if not isinstance(given, dict):
         raise ValueError(
-            f"{section} = {given!r}: expected a section of keys, for example {section}: {{NAME: …}}"
+            f"{section} = {shown(given)}: expected a section of keys, for example {section}: {{NAME: …}}"
         )
     return dict(given)
 
@@ -188,6 +189,14 @@ def _fill(section: str, given: Tree, allowed: dict[str, tuple[Any, Any]], *, own
     return result
 
 
+def shown(value: Any) -> str:
+    """A value in an error message, shortened: the aliases of a small YAML file can stand for gigabytes."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 200
+    short.maxlevel = 3
+    return short.repr(value)[:400]
+
+
 def typed(key: str, value: Any, kind: Any) -> Any:
     """The value as the annotated type, or a ValueError. An int is accepted as float, and so is '1e-3', which
     YAML reads as text.
@@ -212,7 +221,7 @@ def typed(key: str, value: Any, kind: Any) -> Any:
     elif kind is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -223,7 +232,7 @@ def typed(key: str, value: Any, kind: Any) -> Any:
     ):
         return value
     raise ValueError(
-        f"{key} = {value!r} ({type(value).__name__}): expected "
+        f"{key} = {shown(value)} ({type(value).__name__}): expected "
         f"{getattr(kind, '__name__', None) or str(kind).replace('typing.', '')}"
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dfdc_video.preparation.audit import KINDS
+from dfdc_video.preparation.splits import GROUPINGS
 from dfdc_video.registry import DETECTORS, SPLITS, Registry, nearest
 
 # (value, all settings) -> what was expected instead, or "" where the value is fine
@@ -53,7 +54,7 @@ def _even(value: int, _: Any) -> str:
 
 def _aspect(value: str, _: Any) -> str:
     sides = value.split(":")
-    fine = not value or (len(sides) == 2 and all(s.isdigit() and int(s) for s in sides))
+    fine = not value or (len(sides) == 2 and all(s.isdecimal() and int(s) for s in sides))
     return "" if fine else "width:height, for example 16:9"
 
 
@@ -235,6 +236,7 @@ class FinishingSettings(_Settings):
         "auto",
         "what stays in one split beside an original and its fakes: identity, folder, original; auto takes "
         "the strongest that is known",
+        one_of(*GROUPINGS),
     )
     ratios: tuple[float, float, float] = setting((0.7, 0.1, 0.2), "shares of train, val and test")
     seed: int = setting(0, "seed of the split")

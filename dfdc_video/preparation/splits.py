@@ -147,7 +147,7 @@ def _whole_groups(
 
 
 def _check_ratios(ratios: Sequence[float]) -> None:
-    if len(ratios) != 3 or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
+    if len(ratios) != 3 or min(ratios) < 0 or not abs(sum(ratios) - 1) <= 1e-6:
         raise ValueError(
             f"ratios {list(ratios)}: expected three shares for train, val, test that sum to 1, for "
             "example 0.7 0.1 0.2"

@@ -92,6 +92,10 @@ def test_a_file_of_settings(tmp_path):
         "size: large": "faces.yaml: size = 'large'",
         "- size": "holds a list",
         "size: [": "not valid YAML",
+        "size: " + "[" * 2000 + "]" * 2000: "faces.yaml: not valid YAML: .*recursion",
+        "pad_aspect: 2001-99-99": "faces.yaml: not valid YAML: month",
+        "margin: 1" + 400 * "0": "faces.yaml: margin = 1000.*: expected float",
+        "5: 6": "faces.yaml: unknown setting '5'",
     }.items():
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -100,6 +104,8 @@ def test_a_file_of_settings(tmp_path):
         read_settings_file(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="unknown key kfold.flods of .*|did you mean fold"):
         check_components({"split": "kfold", "split_settings": {"flods": 3}}, "dfdc")
+    with pytest.raises(ValueError, match="unknown key kfold.5; known: fold, folds, val"):
+        check_components({"split": "kfold", "split_settings": {5: 3}}, "dfdc")
 
 
 def test_flags_win_over_the_file(tmp_path, monkeypatch):

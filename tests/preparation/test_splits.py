@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from collections import Counter
@@ -121,7 +122,7 @@ def test_too_few_groups():
         SPLITS.get("group")(assign_groups(people(1)), (0.7, 0.1, 0.2), 0)
 
 
-@pytest.mark.parametrize("ratios", [(0.7, 0.1), (0.7, 0.1, 0.1), (1.2, -0.1, -0.1)])
+@pytest.mark.parametrize("ratios", [(0.7, 0.1), (0.7, 0.1, 0.1), (1.2, -0.1, -0.1), (math.nan, 0.5, 0.5)])
 def test_bad_ratios(ratios):
     with pytest.raises(ValueError, match="sum to 1"):
         SPLITS.get("group")(assign_groups(people()), ratios, 0)
