@@ -7,7 +7,7 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -90,12 +90,13 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def load_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds, or None where it is missing or damaged."""
+def load_json(path: Path, *, keys: Collection[str] = ()) -> dict[str, Any] | None:
+    """The object that a JSON file holds, or None where it is missing or damaged, or lacks one of `keys`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) and found.keys() >= set(keys) else None
 
 
 def is_full(error: BaseException | None) -> bool:

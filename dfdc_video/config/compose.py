@@ -157,7 +157,10 @@ def load_dump(path: Path) -> CfgNode:
         raise FileNotFoundError(
             f"{path.parent} has no {path.name}: expected the folder of a run (of `dfdc-video train` or `run`)"
         )
-    return complete(read_tree(path.resolve()))
+    try:
+        return complete(read_tree(path.resolve()))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or of another version: {error}") from error
 
 
 def config_hash(cfg: CfgNode) -> str:

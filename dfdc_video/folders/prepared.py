@@ -40,6 +40,8 @@ SETTINGS, RECORDS, HASHES, RESULTS, TRACKS = "settings.json", "records", "hashes
 VIDEO_TABLE, TRACK_TABLE, SUMMARY, PAGE = "manifest.parquet", "tracks.parquet", "summary.json", "summary.html"
 QUARANTINE, LEAK_AUDIT, KITTI, IMAGES = "quarantine.csv", "leak_audit.json", "kitti", "frames"
 LISTS = {split: f"{split}.csv" for split in SPLIT_NAMES}
+RECORD_KEYS = ("name", "videos", "rejections", "hashes", "failures")
+RESULT_KEYS = ("content_hash", "source_hash", "source_tracks", "tracks")
 LANDMARKS_ENDING, MASK_ENDING = "_landmarks.npz", "_mask"
 NAMES = (
     *(SETTINGS, RECORDS, HASHES, RESULTS, TRACKS, VIDEO_TABLE, TRACK_TABLE, SUMMARY, PAGE),
@@ -118,9 +120,11 @@ class PreparedFolder:
             raise FileNotFoundError(
                 f"{self.root} has no {SETTINGS}: expected a folder made by `dfdc-video prepare`"
             )
-        settings = load_json(path)
+        settings = load_json(path, keys=("dataset", "split"))
         if settings is None:
-            raise ValueError(f"{path} is damaged; delete {self.root} or use another --out")
+            raise ValueError(
+                f"{path} is damaged; use another --out, or delete {self.root} if `dfdc-video prepare` made it"
+            )
         return settings
 
     # its parts
@@ -130,13 +134,13 @@ class PreparedFolder:
 
     def record(self, part: str) -> dict[str, Any] | None:
         """The record of a part, or None where it is missing or damaged."""
-        return load_json(self._of_part(RECORDS, part))
+        return load_json(self._of_part(RECORDS, part), keys=RECORD_KEYS)
 
     def records(self) -> list[dict[str, Any]]:
         """The records of all parts, by name. ValueError for a damaged one, and where there is none."""
         found = []
         for path in sorted((self.root / RECORDS).glob("*.json")):
-            record = load_json(path)
+            record = load_json(path, keys=RECORD_KEYS)
             if record is None:
                 raise ValueError(
                     f"{path} is damaged; delete it and run `dfdc-video prepare` for that part again"
@@ -167,7 +171,7 @@ class PreparedFolder:
 
     def result(self, video_id: str) -> dict[str, Any] | None:
         """The result of a video, or None where it is missing or damaged."""
-        return load_json(self.result_path(video_id))
+        return load_json(self.result_path(video_id), keys=RESULT_KEYS)
 
     def write_result(self, video_id: str, result: dict[str, Any]) -> None:
         self._write_json(self.result_path(video_id), result)

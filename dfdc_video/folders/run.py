@@ -49,6 +49,15 @@ def require_columns(table: pd.DataFrame, columns: tuple[str, ...], what: str) ->
         raise ValueError(f"{what} lacks the columns {', '.join(missing)}; it has {found}")
 
 
+def _read_log(file: Path, *, cure: str) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file)
+        require_columns(table, ("epoch", "step"), "it")
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {str(error).splitlines()[0][:120]}; {cure}") from error
+    return table
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run on disk. Every file is written whole or not at all."""
@@ -100,7 +109,7 @@ class RunFolder:
 
     def data(self) -> dict[str, Any]:
         """What the run was trained on: `path` of the prepared folder, its `split_hash`, `merged`."""
-        found = load_json(self.path / "data.json")
+        found = load_json(self.path / "data.json", keys=("split_hash",))
         if found is None:
             raise ValueError(
                 f"{self.path / 'data.json'} is missing or damaged: the split that the run was trained on is "
@@ -160,7 +169,12 @@ class RunFolder:
     def add_train_seconds(self, seconds: float) -> float:
         """Add to the recorded training time; returns the total over all parts of a resumed run."""
         file = self.path / "train_seconds.txt"
-        total = seconds + (float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0)
+        try:
+            total = seconds + (float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0)
+        except ValueError as error:
+            raise ValueError(
+                f"{file} is damaged; delete it, and the time of earlier parts is lost"
+            ) from error
         write_atomic(file, f"{total:.1f}\n")
         return total
 
@@ -174,7 +188,7 @@ class RunFolder:
             self.path.glob(f"{self.LOGS}/version_*/metrics.csv"),
             key=lambda p: int(p.parent.name.split("_")[1]),
         )
-        parts = [pd.read_csv(p) for p in files if p.stat().st_size]
+        parts = [_read_log(p, cure="delete it: its curves are lost") for p in files if p.stat().st_size]
         if parts:
             table = pd.concat(parts, ignore_index=True).groupby(["epoch", "step"], as_index=False).last()
             write_atomic(self._curves_file, table.to_csv(index=False))
@@ -184,11 +198,7 @@ class RunFolder:
         file = self._curves_file
         if not file.is_file() or file.stat().st_size == 0:
             return None
-        try:
-            return pd.read_csv(file)
-        except ValueError as error:
-            reason = str(error).splitlines()[0][:120]
-            raise ValueError(f"{file} is damaged: {reason}; delete it to compare without curves") from error
+        return _read_log(file, cure="delete it to compare without curves")
 
     # Scores
 

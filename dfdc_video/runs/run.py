@@ -65,7 +65,7 @@ def train(
     torch.set_float32_matmul_precision("high")
     L.seed_everything(cfg.SEED, workers=False, verbose=False)
     data = build_data(cfg, manifest)
-    checkpoint = run.newest_checkpoint() if resume else None
+    checkpoint = _newest_checkpoint(run) if resume else None
     steps_per_epoch = len(data.train_dataloader())
     module = build_module(cfg, manifest, steps_per_epoch=steps_per_epoch, checkpoint_follows=bool(checkpoint))
     freezer = build_freezer(cfg, module.model, steps_per_epoch)
@@ -104,6 +104,19 @@ def train(
     )
     _finish_wandb(wandb, report)
     return report
+
+
+def _newest_checkpoint(run: RunFolder) -> Path | None:
+    """Where a resumed run continues; ValueError for a damaged file: Lightning raises anything."""
+    checkpoint = run.newest_checkpoint()
+    if checkpoint:
+        try:
+            read_state(checkpoint)
+        except ValueError as error:
+            raise ValueError(
+                f"{checkpoint} is damaged: delete it to continue from an older checkpoint, or from the start"
+            ) from error
+    return checkpoint
 
 
 def _load_initial_weights(cfg: CfgNode, model: VideoClassifier) -> LoadReport:

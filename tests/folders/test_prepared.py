@@ -139,6 +139,19 @@ def test_load_names_what_is_missing_or_damaged(manifest):
         load_prepared(manifest.root)
 
 
+@pytest.mark.parametrize("text", ["", '{"name": "al', "[]", "{}", "5"])
+def test_json_that_holds_something_else_is_damaged(tmp_path, text):
+    folder = PreparedFolder(tmp_path)
+    for name in ("settings.json", "records/all.json", "work/a.json", "hashes/all.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="settings.json is damaged; use another --out"):
+        folder.settings()
+    with pytest.raises(ValueError, match="all.json is damaged; delete it"):
+        folder.records()
+    assert folder.record("all") is None and folder.result("a") is None and folder.hashes("all") == {}
+
+
 def test_number_of_classes(manifest):
     assert manifest.num_classes == 2
     assert (

@@ -102,6 +102,28 @@ def test_a_damaged_report_is_a_run_to_score_again(tmp_path):
         run.data()
 
 
+def test_damaged_files_of_a_run_are_named(cfg, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.claim(cfg, data=DATA, resume=False)
+    for text in ("[]", "{}"):
+        (run.path / "data.json").write_text(text)
+        with pytest.raises(ValueError, match="data.json is missing or damaged"):
+            run.data()
+    (run.path / "config.yaml").write_text("MODEL: {NAME: frame, WIDHT: 3}")
+    with pytest.raises(ValueError, match="run/config.yaml is damaged, or of another version: unknown key"):
+        run.config()
+    (run.path / "train_seconds.txt").write_text("")
+    with pytest.raises(ValueError, match="train_seconds.txt is damaged; delete it"):
+        run.add_train_seconds(3.0)
+    log = run.path / "logs" / "version_0" / "metrics.csv"
+    log.parent.mkdir(parents=True)
+    log.write_text("[]")
+    with pytest.raises(
+        ValueError, match="version_0/metrics.csv is damaged: .*lacks.* epoch, step.*delete it"
+    ):
+        run.join_logs()
+
+
 def test_an_experiment_folder_places_runs_table_and_page(tmp_path):
     folder = ExperimentFolder(tmp_path)
     assert folder.run("slowfast", 2).path == tmp_path / "slowfast" / "seed2"

@@ -140,6 +140,7 @@ def test_flags_win_over_the_file(tmp_path, monkeypatch):
         ({"detector": "blazeface_ful"}, "did you mean blazeface_full"),
         ({"detector_settings": {"min_confidence": 0.1}}, "give --min-confidence"),
         ({"split": "grup"}, "did you mean group"),
+        ({"group_by": "identitty"}, "group_by 'identitty': expected auto, identity, folder or original"),
         ({"workers": 0}, "workers 0: expected 1 or more"),
         ({"timeout_seconds": 0}, "timeout_seconds 0: expected more than 0"),
         ({"max_seconds": 0.1}, r"max_seconds 0.1: expected more than min_seconds .0.2."),

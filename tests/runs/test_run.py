@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,15 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished, tmp_path, stop, how
     assert curves[0]["epoch"].tolist() == curves[1]["epoch"].tolist()
     assert curves[0]["video/log_loss"].tolist() == pytest.approx(curves[1]["video/log_loss"].tolist())
     assert (folder / "predictions.csv").read_bytes() == (stopped / "predictions.csv").read_bytes()
+
+
+def test_a_damaged_checkpoint_is_named_before_anything_is_trained(finished, tmp_path):
+    folder, cfg, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="ckpt is damaged: delete it to continue from an older checkpoint"):
+        train(cfg, tmp_path / "run", name="one", resume=True, quiet=True)
 
 
 def test_a_folder_is_never_overwritten_nor_resumed_with_other_settings(finished, small_config):
