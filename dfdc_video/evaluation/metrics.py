@@ -111,6 +111,11 @@ def metrics_of(num_classes: int) -> dict[str, Metric]:
     """Name -> metric, of those that exist for so many classes, in the order of registration."""
     found = {}
     for name, registered in METRICS.items():
+        if not isinstance(registered, Metric):
+            raise ValueError(
+                f"metric '{name}' is a {type(registered).__name__}: put @metric(…) between @METRICS.register "
+                "and its function"
+            )
         if registered.two_classes if num_classes == 2 else registered.more_classes:
             found[f"top{min(5, num_classes - 1)}" if name == "top_k" else name] = registered
     return found

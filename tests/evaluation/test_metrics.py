@@ -194,6 +194,12 @@ def test_a_registered_metric_is_in_reports_tables_and_lists(brier, runs, tmp_pat
     assert "Mean squared distance" in capsys.readouterr().out
 
 
+def test_a_metric_without_its_decorator_is_refused(brier, monkeypatch):
+    monkeypatch.setitem(METRICS._obj_map, "brier", brier.function)
+    with pytest.raises(ValueError, match=r"metric 'brier' is a function: put @metric"):
+        metrics_of(2)
+
+
 def test_a_metric_of_another_shape_is_refused(brier):
     brier.function = lambda scores: 0.5
     with pytest.raises(
