@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
-# pytest-xdist's processes. A file's tests stay in one of them, which keeps the runs and folders that they share.
+# pytest-xdist's processes. A file's tests stay in one of them, which keeps the runs and folders that they share; files
+# start in the order of tests/conftest.py.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-all lint types docs format clean
 

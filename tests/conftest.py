@@ -26,6 +26,17 @@ from dfdc_video.media.writer import VideoWriter
 # inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Files that take longest, first: otherwise one of two processes would be idle while the other ends the last.
+LONGEST = (
+    "test_failing_well test_recipes test_registry_of_models test_parts test_run test_cli test_demo "
+    "test_cluster test_signal test_packaging test_adding_a_model"
+).split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files by LONGEST, the rest as collected."""
+    items.sort(key=lambda i: LONGEST.index(i.path.stem) if i.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:

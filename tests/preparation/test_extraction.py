@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dfdc_video.files import is_full
-from dfdc_video.folders.prepared import PreparedFolder
+from dfdc_video.folders.prepared import RESULT_KEYS, PreparedFolder
 from dfdc_video.jobs.workers import run_jobs
 from dfdc_video.preparation import extraction
 from dfdc_video.preparation.extraction import extract_all, run_pool
@@ -276,7 +276,7 @@ def test_a_fake_never_takes_boxes_that_are_not_those_of_its_original(tmp_path, m
     """Where storage is shared badly, a node may see an older result."""
     monkeypatch.setattr(extraction, "STORAGE_SECONDS", 0.1)
     (tmp_path / "work").mkdir()
-    result = {"stream": {"fps": 30.0}, "tracks": [{"track_id": "a_00"}]}
+    result = dict.fromkeys(RESULT_KEYS) | {"stream": {"fps": 30.0}, "tracks": [{"track_id": "a_00"}]}
     PreparedFolder(tmp_path).result_path("a").write_text(json.dumps(result))
     assert extraction._source(PreparedFolder(tmp_path), "a", extraction._digest(result)) == result
     with pytest.raises(OSError, match=r"work/a.json is not what was written there"):

@@ -314,7 +314,7 @@ def test_near_duplicates_stay_together(raw, tmp_path):
     [
         ({"size": 65}, "even"),
         ({"ratios": (0.5, 0.5, 0.5)}, "sum to 1"),
-        ({"group_by": "foldr"}, "did you mean folder"),
+        ({"group_by": "foldr"}, "expected auto, identity, folder or original"),
     ],
 )
 def test_settings_that_cannot_work(synthetic_root, tmp_path, settings, message):
