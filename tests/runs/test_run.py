@@ -205,6 +205,10 @@ def test_one_class_or_an_empty_split_is_refused_before_training(write_prepared, 
     PreparedFolder(root).write(Manifest(root, manifest.videos.assign(label=0), manifest.tracks, {}))
     with pytest.raises(ValueError, match=r"train split has one class only \(label 0\)"):
         train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
+    reals_only = manifest.videos["label"].where(manifest.videos["split"] != "test", 0)
+    PreparedFolder(root).write(Manifest(root, manifest.videos.assign(label=reals_only), manifest.tracks, {}))
+    with pytest.raises(ValueError, match=r"the test split has one class only \(label 0\)"):
+        train(small_config(path=root), tmp_path / "run", name="run", quiet=True)
 
 
 def test_many_unreadable_face_videos_stop_a_run(write_prepared, small_config, tmp_path):
